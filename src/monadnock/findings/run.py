@@ -1,0 +1,144 @@
+"""A run: the folder that a scan writes and everything else reads."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import ValidationError
+
+from monadnock.errors import MonadnockError, nearest
+from monadnock.findings import schema
+from monadnock.findings.manifest import SCHEMA_VERSION, Manifest
+from monadnock.findings.summary import Summary, summarise
+
+
+class Run:
+    """A finished scan: `manifest.json` and `tables/*.parquet` in one folder.
+
+    Attributes:
+        path: the folder.
+        manifest: the validated `Manifest`.
+
+    Example:
+        >>> run = Run.open("demo")  # doctest: +SKIP
+        >>> run.table("heads").filter(pl.col("sink")).height  # doctest: +SKIP
+        139
+    """
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open a run folder.
+
+        Raises:
+            MonadnockError: if it is missing, not a run, damaged, or of a newer schema version.
+        """
+        path = Path(path)
+        file = path / "manifest.json"
+        if not file.is_file():
+            raise MonadnockError(f"{path} is not a run: it holds no manifest.json; make one with `monadnock scan`.")
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+            version = raw.get("schema_version")
+            if isinstance(version, int) and version > SCHEMA_VERSION:
+                raise MonadnockError(
+                    f"{path} has schema version {version}, this monadnock reads up to {SCHEMA_VERSION}: update it."
+                )
+            return cls(path, Manifest.model_validate(raw))
+        except (ValueError, AttributeError, ValidationError) as error:
+            raise MonadnockError(f"{file} is damaged ({str(error).splitlines()[0]}); scan the model again.") from error
+
+    @classmethod
+    def write(
+        cls, path: str | Path, manifest: Manifest, tables: Mapping[str, pl.DataFrame], *, force: bool = False
+    ) -> "Run":
+        """Write a run in one step: into a folder beside `path`, which then takes its name.
+
+        Raises:
+            MonadnockError: if `path` holds a run and `force` is off, holds other files, or cannot be written.
+        """
+        path = Path(path).absolute()
+        check_free(path, force=force)
+        manifest = manifest.model_copy(update={"tables": {name: frame.height for name, frame in tables.items()}})
+        draft = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            (draft / "tables").mkdir(parents=True)
+            for name, frame in tables.items():
+                schema.table(name).frame(frame).write_parquet(draft / "tables" / f"{name}.parquet")
+            (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            _replace(draft, path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise MonadnockError(f"The run could not be written to {path}: {error}. Nothing was left there.") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return cls(path, manifest)
+
+    def table(self, name: str) -> pl.DataFrame:
+        """Return a table as a polars frame.
+
+        Raises:
+            MonadnockError: if there is no such table in this run, with the nearest names.
+        """
+        known = schema.table(name)
+        if name not in self.manifest.tables:
+            raise MonadnockError(f"This run has no table {name!r}: {nearest(name, self.manifest.tables)}")
+        try:
+            return known.frame(pl.read_parquet(self.path / "tables" / f"{name}.parquet"))
+        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise MonadnockError(f"Table {name!r} of {self.path} is damaged ({error}); scan the model again.") from error
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """Return every table of the run by name."""
+        return {name: self.table(name) for name in self.manifest.tables}
+
+    def summary(self) -> Summary:
+        """Return the findings in sentences."""
+        return summarise(self.manifest, self.tables())
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report page, by default `report.html` in the run folder, and return its path."""
+        view: Any = entry_points(group="monadnock.views")["report"].load()
+        return view(self, path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, model={self.manifest.model.id!r})\n{self.summary()}"
+
+    def _repr_html_(self) -> str:
+        return self.summary().html()
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Raise a `MonadnockError` unless a run may be written at `path`."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise MonadnockError(f"{path} is a file; give a folder for the run.")
+    if (path / "manifest.json").is_file():
+        if not force:
+            raise MonadnockError(f"{path} already holds a run; give another folder, or --force to replace it.")
+    elif any(path.iterdir()):
+        raise MonadnockError(f"{path} holds files that are not a run; give an empty or a new folder.")
+
+
+def _replace(draft: Path, path: Path) -> None:
+    """Move `draft` to `path`; what was there before survives until the new one stands."""
+    old = None
+    if path.exists():
+        old = path.parent / f".{path.name}.old.{uuid.uuid4().hex[:8]}"
+        path.rename(old)
+    try:
+        draft.rename(path)
+    except OSError:
+        if old:
+            old.rename(path)
+        raise
+    if old:
+        shutil.rmtree(old, ignore_errors=True)

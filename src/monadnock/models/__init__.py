@@ -1,0 +1,1 @@
+"""Models: loading them, where their parts are in each family, and watching them run."""

@@ -1,0 +1,228 @@
+"""The adapter: one loaded model behind names that are the same for every family."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monadnock.errors import MonadnockError
+from monadnock.models.config_check import check_config
+from monadnock.models.family import Family, family
+from monadnock.models.weight import WeightView, cut
+from monadnock.sites import Stream
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from: its id, the kind of place, and the revision."""
+
+    id: str
+    kind: str  # hub, folder, gguf, packaged or object
+    revision: str | None = None
+
+
+class Adapter:
+    """A model, its tokenizer, and where its parts are.
+
+    Attributes:
+        model: the transformers causal language model, in evaluation mode.
+        tokenizer: its tokenizer, or None.
+        family: the data on its family.
+        source: where it came from.
+        decoder: the module that holds the layers.
+        layers: the decoder layers.
+        ignored_config: config attributes that the model never reads.
+
+    Raises:
+        MonadnockError: on an unknown family, an unhandled config attribute, or parts that are not where they belong.
+
+    Example:
+        >>> adapter = Adapter(model, tokenizer, Source("mine", "object"))  # doctest: +SKIP
+        >>> adapter.weight(11, "down").read().shape  # doctest: +SKIP
+        torch.Size([576, 1536])
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, source: Source):
+        self.model, self.tokenizer, self.source = model, tokenizer, source
+        self.config = model.config.get_text_config(decoder=True)
+        self.family: Family = family(self.config.model_type)
+        self.ignored_config = check_config(self.config, self.family)
+        self.decoder: nn.Module = model.get_decoder()
+        self.layers = self._find_layers()
+
+    def _find_layers(self) -> nn.ModuleList:
+        count = self.config.num_hidden_layers
+        for module in self.decoder.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return module
+        raise MonadnockError(f"{self.source.id}: no list of {count} decoder layers was found in {type(self.model).__name__}.")
+
+    # sizes, read off the weights
+
+    @property
+    def num_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.layers)
+
+    @property
+    def num_heads(self) -> int:
+        """Number of query heads."""
+        return self.config.num_attention_heads
+
+    @cached_property
+    def num_kv_heads(self) -> int:
+        """Number of key-value heads."""
+        return self.weight(0, "k").read().shape[0] // self.d_head
+
+    @cached_property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self._stored(0, "o").shape[0 if "o" in self.family.transposed else 1] // self.num_heads
+
+    @cached_property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return self.weight(0, "down", 0 if self.num_experts else None).read().shape[0]
+
+    @cached_property
+    def intermediate_size(self) -> int:
+        """Width of the down projection's input."""
+        return self.weight(0, "down", 0 if self.num_experts else None).read().shape[1]
+
+    @cached_property
+    def num_experts(self) -> int | None:
+        """Number of experts of a layer; None in dense models."""
+        return self._stored(0, "down").shape[0] if self.family.experts else None
+
+    @property
+    def context_length(self) -> int | None:
+        """Longest input that the config allows; None if it names no limit."""
+        return getattr(self.config, "max_position_embeddings", None) or getattr(self.config, "max_seq_len", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the input embedding, where token ids go."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the input embedding."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    # parts
+
+    def module(self, layer: int, path: str) -> Any:
+        """Return the module or parameter at `path` under a decoder layer."""
+        part: Any = self.layers[layer]
+        for name in path.split("."):
+            if not hasattr(part, name):
+                raise MonadnockError(
+                    f"Family {self.family.model_type}: layer {layer} of {self.source.id} has no {path} ({name} is missing)."
+                )
+            part = getattr(part, name)
+        return part
+
+    def _spec(self, role: str) -> tuple[str, str]:
+        path, _, how = (getattr(self.family, role) or "").partition("#")
+        return path, how
+
+    def has(self, role: str) -> bool:
+        """Whether the family has this part (GPT-2 has no gate)."""
+        return getattr(self.family, role) is not None
+
+    def _stored(self, layer: int, role: str) -> Tensor:
+        part = self.module(layer, self._spec(role)[0])
+        return part if isinstance(part, Tensor) else part.weight
+
+    def weight(self, layer: int, role: str, expert: int | None = None) -> WeightView:
+        """Return a weight as [out, in], shared with the model.
+
+        Args:
+            layer: 0-based decoder layer.
+            role: q, k, v, o, gate, up or down.
+            expert: which expert, for gate, up and down of a mixture-of-experts layer.
+        """
+        return self._cut(self._stored(layer, role), role, expert)
+
+    def bias(self, layer: int, role: str, expert: int | None = None) -> WeightView | None:
+        """Return the bias [out] that belongs to a weight, shared with the model, or None."""
+        path, _ = self._spec(role)
+        part = self.module(layer, path)
+        if isinstance(part, Tensor):
+            owner, _, name = path.rpartition(".")
+            stored = getattr(self.module(layer, owner), f"{name}_bias", None)
+        else:
+            stored = part.bias
+        return None if stored is None else self._cut(stored, role, expert)
+
+    def _cut(self, stored: Tensor, role: str, expert: int | None) -> WeightView:
+        if self.family.experts and role in ("gate", "up", "down"):
+            if expert is None:
+                raise ValueError(f"{role} of a mixture-of-experts layer needs an expert")
+            stored = stored[expert]
+        how = self._spec(role)[1]
+        heads = (self.num_heads, self.d_head) if how in ("rows", "heads") else (0, 0)
+        return cut(
+            stored.detach(), role, how, num_heads=heads[0], d_head=heads[1], transposed=role in self.family.transposed
+        )
+
+    def matrices(self, layer: int) -> Iterator[tuple[str, int | None, WeightView]]:
+        """Yield (role, expert, weight) for every weight matrix of a layer."""
+        for role in ("q", "k", "v", "o", "gate", "up", "down"):
+            if not self.has(role):
+                continue
+            experts = range(self.num_experts) if self.num_experts and role in ("gate", "up", "down") else [None]
+            for expert in experts:
+                yield role, expert, self.weight(layer, role, expert)
+        if self.family.router:
+            yield "router", None, WeightView(self.module(layer, self.family.router).weight.detach())
+
+    def norm(self, layer: int | None, name: str) -> nn.Module | None:
+        """Return a norm module of a layer, or the final norm (`layer=None`, `name="final"`); None if there is none."""
+        root: nn.Module = self.decoder if layer is None else self.layers[layer]
+        spec = self.family.final_norm if layer is None else self.family.norms[name]
+        for path in spec.rstrip("?").split("|"):
+            try:
+                module = root.get_submodule(path)
+            except AttributeError:
+                continue
+            return module
+        if spec.endswith("?"):
+            return None
+        raise MonadnockError(f"Family {self.family.model_type}: {self.source.id} has no norm at {spec} (layer {layer}).")
+
+    def gains(self, layer: int | None, name: str) -> Tensor | None:
+        """Return the effective gains [width] of a norm, or None if the norm is missing or has none."""
+        module = self.norm(layer, name)
+        weight = getattr(module, "weight", None)
+        return None if weight is None else weight.detach().float().flatten() + self.family.norm_offset
+
+    def norms(self) -> Iterator[tuple[int | None, str, Tensor]]:
+        """Yield (layer, name, gains) for every norm of the layers and the final one."""
+        places = [(layer, name) for layer in range(self.num_layers) for name in self.family.norms]
+        for layer, name in [*places, (None, "final")]:
+            gains = self.gains(layer, name)
+            if gains is not None:
+                yield layer, name, gains
+
+    # running
+
+    def streams(self) -> frozenset[Stream]:
+        """Streams that can be observed in this model."""
+        missing = set() if self.family.router else {Stream.ROUTER_LOGITS}
+        return frozenset(set(Stream) - missing)
+
+    def forward(self, ids: Tensor, keep: int | Tensor = 1) -> Tensor:
+        """Run the model on token ids [seq] and return the logits [kept, vocab].
+
+        Args:
+            ids: token ids of one window.
+            keep: how many of the last positions, or which positions, get logits.
+        """
+        with torch.inference_mode():
+            keep = keep.to(self.device) if isinstance(keep, Tensor) else keep
+            output = self.model(input_ids=ids.to(self.device)[None], use_cache=False, logits_to_keep=keep)
+        return output.logits[0]

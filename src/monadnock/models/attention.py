@@ -1,0 +1,167 @@
+"""Observe attention in blocks of queries through the family's own eager function; no T x T matrix is kept."""
+
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monadnock.errors import MonadnockError
+
+NAME = "monadnock"
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """Probabilities of consecutive queries on consecutive keys; all other keys of these queries have none.
+
+    Attributes:
+        probs: [head, query, key], exactly as the model uses them.
+        first_query: position of the first query.
+        first_key: position of the first key.
+        num_queries: how many queries of the whole window see each key, [seq].
+    """
+
+    probs: Tensor
+    first_query: int
+    first_key: int
+    num_queries: Tensor
+
+
+# attention module -> what to show its blocks to
+watchers: "weakref.WeakKeyDictionary[nn.Module, Callable[[AttentionBlock], None]]" = weakref.WeakKeyDictionary()
+
+
+class BlockMask:
+    """The attention mask of one forward pass, made block by block when it is asked for."""
+
+    def __init__(self, make: Callable[..., Tensor], size: int, arguments: dict[str, Any]):
+        self.make, self.size, self.arguments = make, size, arguments
+        self._ranges: dict[tuple[int, int], int] = {}
+        self._num_queries: Tensor | None = None
+
+    def block(self, start: int, stop: int, first_key: int = 0) -> Tensor:
+        """Return the additive mask [1, 1, stop - start, stop - first_key] of queries start to stop."""
+        arguments = self.arguments | {
+            "q_length": stop - start,
+            "kv_length": stop - first_key,
+            "q_offset": self.arguments.get("q_offset", 0) + start,
+            "kv_offset": self.arguments.get("kv_offset", 0) + first_key,
+        }
+        return self.make(**arguments)
+
+    def first_key(self, start: int, stop: int) -> int:
+        """Return the first key that any of the queries start to stop can see."""
+        if (start, stop) not in self._ranges:
+            visible = (self.block(start, stop) == 0).any(dim=-2).flatten()
+            self._ranges[start, stop] = int(visible.int().argmax())
+        return self._ranges[start, stop]
+
+    def num_queries(self, rows: int) -> Tensor:
+        """Return how many queries see each key, [seq], looking at `rows` queries at a time."""
+        if self._num_queries is None:
+            counts = None
+            for start in range(0, self.size, rows):
+                stop = min(start + rows, self.size)
+                visible = (self.block(start, stop) == 0).sum(dim=-2).flatten()
+                counts = visible.new_zeros(self.size) if counts is None else counts
+                counts[:stop] += visible
+            assert counts is not None
+            self._num_queries = counts
+        return self._num_queries
+
+
+def register() -> None:
+    """Make the observed attention function and its mask function known to transformers, under `monadnock`.
+
+    Both are needed: without its mask function a registered attention function runs without a causal mask.
+    """
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, observed_attention)
+    AttentionMaskInterface.register(NAME, _lazy_mask)
+
+
+def _lazy_mask(**arguments: Any) -> BlockMask:
+    from transformers.masking_utils import eager_mask
+
+    return BlockMask(eager_mask, arguments["q_length"], arguments)
+
+
+class _Ungrouped:
+    """An attention module whose keys and values are already repeated for every query head."""
+
+    num_key_value_groups = 1
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return the eager attention function of the module's own family."""
+    for cls in type(module).__mro__:
+        function = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
+        if function is not None:
+            return function
+    raise MonadnockError(f"Attention is not observed for {type(module).__name__}: its family has no eager function.")
+
+
+def block_rows(heads: int, keys: int, device: torch.device) -> int:
+    """Return how many queries to take at a time, so that a block of scores stays in the cache of a CPU core."""
+    budget = (2 if device.type == "cpu" else 128) * 2**20  # number of scores
+    return max(16, min(keys, budget // (heads * keys) // 16 * 16))
+
+
+def observed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: BlockMask,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Compute attention block by block with the family's eager function, and show each block to the watcher.
+
+    Args:
+        module: the attention module.
+        query: [1, head, seq, d_head].
+        key: [1, kv_head, seq, d_head].
+        value: [1, kv_head, seq, d_head].
+        attention_mask: the mask that `_lazy_mask` made.
+        **kwargs: what the family passes to its eager function (scaling, softcap, s_aux, ...).
+
+    Returns:
+        The attention output [1, seq, head, d_head], and None in place of the probabilities.
+    """
+    eager = eager_function(module)
+    watch = watchers.get(module)
+    heads, size = query.shape[1], query.shape[2]
+    groups = heads // key.shape[1]
+    if groups > 1:  # once per layer, not once per block
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    owner = _Ungrouped(module)
+    rows = block_rows(heads, size, query.device)
+    num_queries = attention_mask.num_queries(rows)
+    outputs = []
+    for start in range(0, size, rows):
+        stop = min(start + rows, size)
+        first = attention_mask.first_key(start, stop)
+        output, probs = eager(
+            owner,
+            query[:, :, start:stop],
+            key[:, :, first:stop],
+            value[:, :, first:stop],
+            attention_mask.block(start, stop, first),
+            **kwargs,
+        )
+        outputs.append(output)
+        if watch is not None:
+            watch(AttentionBlock(probs[0], start, first, num_queries))
+    return torch.cat(outputs, dim=1), None

@@ -1,0 +1,125 @@
+"""Where attention goes: sums over queries, collected from blocks and folded window by window."""
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from monadnock.stats.base import Rule, Statistic
+
+TOP = 8  # keys kept of every head and window
+LOCAL = 8  # keys that count as local, the query's own included
+OUTLIER_RATIO = 1000.0  # tau of an2025
+SEEN_SHARE = 0.25  # a sink must be seen by this share of the queries: the last keys are seen by few
+ENTROPY_STRIDE = 8  # entropy is taken over every 8th query: the logarithm is the dear part
+
+FIRST, SINK, SINK_POSITION, ENTROPY, DISTANCE, PREVIOUS, SELF, NEAR = range(8)
+
+
+class _Block(Protocol):
+    probs: Tensor
+    first_query: int
+    first_key: int
+    num_queries: Tensor
+
+
+class Attention(Statistic):
+    """Sums of attention probabilities of one layer, per head, and for the mean over heads (the last row).
+
+    Attributes:
+        head: per window and head: first-key mass, sink mass, sink position, entropy, mean distance, previous-token,
+            self and local mass, [num_windows, head, 8] (float64).
+        top_value: cumulative scores of the TOP keys, per head and for the mean, [num_windows, head + 1, TOP].
+        top_position: positions of these, [num_windows, head + 1, TOP].
+        top_queries: how many queries see these, [num_windows, head + 1, TOP].
+        peak: cumulative score, position and number of queries of the key with the largest normalised score among
+            those seen by a quarter of the queries, [num_windows, head + 1, 3] (float64).
+        outliers: number of keys with c_j > 1000 mean_j c_j, [num_windows, head + 1].
+    """
+
+    rules: ClassVar[dict[str, Rule]] = {
+        name: "window" for name in ("head", "top_value", "top_position", "top_queries", "peak", "outliers")
+    }
+    head: Tensor
+    top_value: Tensor
+    top_position: Tensor
+    top_queries: Tensor
+    peak: Tensor
+    outliers: Tensor
+
+    def __init__(self, num_windows: int):
+        super().__init__(num_windows)
+        self._sums: Tensor | None = None  # of the window under way: [head, 2, seq], sum_i A_ij and sum_i i A_ij
+        self._near: Tensor | None = None  # [head, 4]: entropy, previous, self, local
+
+    def update(self, batch: _Block, window: int) -> None:  # type: ignore[override]
+        """Take in a block of queries; the last block of a window folds it."""
+        probs, start, first = batch.probs.float(), batch.first_query, batch.first_key
+        heads, queries, keys = probs.shape
+        size = len(batch.num_queries)
+        if self._sums is None or start == 0:
+            self._sums = torch.zeros(heads, 2, size, device=probs.device)
+            self._near = torch.zeros(heads, 4, dtype=torch.float64, device=probs.device)
+        assert self._near is not None
+        index = torch.arange(start, start + queries, device=probs.device, dtype=probs.dtype)
+        weights = torch.stack([torch.ones_like(index), index]).expand(heads, -1, -1)
+        self._sums[:, :, first : first + keys] += weights @ probs
+        sample = probs[:, (-start) % ENTROPY_STRIDE :: ENTROPY_STRIDE]
+        self._near[:, 0] -= torch.xlogy(sample, sample).sum((1, 2))
+        self._near[:, 1:] += _band(probs, start - first)
+        if start + queries == size:
+            self._fold(batch.num_queries, window)
+
+    def _fold(self, num_queries: Tensor, window: int) -> None:
+        assert self._sums is not None and self._near is not None
+        sums, near = self._sums, self._near
+        heads, _, size = sums.shape
+        if not hasattr(self, "head"):
+            self._allocate(heads)
+        cumulative = torch.cat([sums[:, 0], sums[:, 0].mean(0, keepdim=True)])  # [head + 1, seq]
+        visible = num_queries.clamp(min=1)
+        normalized = cumulative / visible
+        normalized = torch.where(num_queries >= SEEN_SHARE * size, normalized, -1.0)
+        sink, position = normalized.max(1)
+        top = cumulative.topk(min(TOP, size), dim=1)
+        count = top.values.shape[1]
+        key_index = torch.arange(size, device=sums.device, dtype=torch.float64)
+        distance = (sums[:, 1].double().sum(1) - sums[:, 0].double() @ key_index) / size
+        facts = torch.stack([cumulative[:-1, 0] / size, sink[:-1], position[:-1], distance], dim=1).double()
+        near[:, 0] /= len(range(0, size, ENTROPY_STRIDE))
+        near[:, 1:] /= size
+        self.head[window][:, [FIRST, SINK, SINK_POSITION, DISTANCE]] = facts.cpu()
+        self.head[window][:, [ENTROPY, PREVIOUS, SELF, NEAR]] = near.cpu()
+        self.top_value[window, :, :count] = top.values.cpu()
+        self.top_position[window, :, :count] = top.indices.cpu()
+        self.top_queries[window, :, :count] = num_queries[top.indices].cpu()
+        peak = torch.stack([cumulative.gather(1, position[:, None])[:, 0], position, num_queries[position]], dim=1)
+        self.peak[window] = peak.double().cpu()
+        self.outliers[window] = (cumulative > OUTLIER_RATIO * cumulative.mean(1, keepdim=True)).sum(1).cpu()
+        self.seen[window] = True
+        self._sums = self._near = None
+
+    def _allocate(self, heads: int) -> None:
+        windows = len(self.seen)
+        self.head = torch.zeros(windows, heads, 8, dtype=torch.float64)
+        self.top_value = torch.zeros(windows, heads + 1, TOP)
+        self.top_position = torch.full((windows, heads + 1, TOP), -1, dtype=torch.int64)
+        self.top_queries = torch.zeros(windows, heads + 1, TOP, dtype=torch.int64)
+        self.peak = torch.zeros(windows, heads + 1, 3, dtype=torch.float64)
+        self.outliers = torch.zeros(windows, heads + 1, dtype=torch.int64)
+
+
+def _band(probs: Tensor, offset: int) -> Tensor:
+    """Sum A[i, i-1], A[i, i] and A[i, i-LOCAL+1 .. i] over the queries of a block, [head, 3] (float64).
+
+    Args:
+        probs: [head, query, key].
+        offset: column of the first query's own key.
+    """
+    diagonals = [
+        probs.diagonal(offset - back, dim1=1, dim2=2).sum(1, dtype=torch.float64)
+        for back in range(LOCAL)
+        if probs.shape[1] + offset - back > 0
+    ]
+    zero = torch.zeros_like(diagonals[0])
+    return torch.stack([diagonals[1] if len(diagonals) > 1 else zero, diagonals[0], sum(diagonals, zero)], dim=1)

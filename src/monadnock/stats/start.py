@@ -1,0 +1,55 @@
+"""States of very short inputs kept whole, and mean probabilities of routers."""
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from monadnock.stats.base import Rule, Statistic
+
+
+class _Rows(Protocol):
+    values: Tensor
+    expert: Tensor | None
+
+
+class Snapshot(Statistic):
+    """The states of one short window, kept as they are.
+
+    Attributes:
+        values: [rows, width] (float32).
+        expert: expert of each row, [rows]; absent in dense layers.
+    """
+
+    rules: ClassVar[dict[str, Rule]] = {"values": "sum", "expert": "sum"}
+    values: Tensor
+    expert: Tensor
+
+    def update(self, batch: _Rows, window: int) -> None:  # type: ignore[override]
+        """Keep the states; a snapshot is of one window."""
+        self.values = batch.values.float().cpu().clone()
+        if batch.expert is not None:
+            self.expert = batch.expert.cpu()
+        self.seen[window] = True
+
+
+class RouterMean(Statistic):
+    """Mean over tokens of the softmax over all experts of a router's logits.
+
+    Attributes:
+        total: sum of probabilities, [expert] (float64).
+        count: number of tokens, [1].
+    """
+
+    rules: ClassVar[dict[str, Rule]] = {"total": "sum", "count": "sum"}
+    total: Tensor
+    count: Tensor
+
+    def update(self, batch: _Rows, window: int) -> None:  # type: ignore[override]
+        """Add the logits [rows, expert] of one window."""
+        probs = batch.values.float().softmax(-1).double().sum(0).cpu()
+        if not hasattr(self, "total"):
+            self.total, self.count = torch.zeros_like(probs), torch.zeros(1, dtype=torch.int64)
+        self.total += probs
+        self.count += len(batch.values)
+        self.seen[window] = True
