@@ -1,1 +1,42 @@
-"""monadnock finds the systematic outliers of a language model and shows how they hang together."""
+"""monadnock finds the systematic outliers of a language model and shows how they hang together.
+
+Public names, loaded when first used: `scan`, `load`, `Adapter`, `Run`, `Site`, `Stream`, `probes`, `MonadnockError`.
+
+Example:
+    >>> import monadnock as mk
+    >>> run = mk.scan("smollm2")  # doctest: +SKIP
+    >>> run.table("heads")  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monadnock.errors import MonadnockError as MonadnockError
+    from monadnock.findings import Run as Run
+    from monadnock.models import Adapter as Adapter
+    from monadnock.models import load as load
+    from monadnock.scanning import scan as scan
+    from monadnock.sites import Site as Site
+    from monadnock.sites import Stream as Stream
+
+_HOMES = {
+    "Adapter": "monadnock.models",
+    "MonadnockError": "monadnock.errors",
+    "Run": "monadnock.findings",
+    "Site": "monadnock.sites",
+    "Stream": "monadnock.sites",
+    "load": "monadnock.models",
+    "scan": "monadnock.scanning",
+}
+__all__ = ["Adapter", "MonadnockError", "Run", "Site", "Stream", "load", "scan"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'monadnock' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

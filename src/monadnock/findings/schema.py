@@ -36,7 +36,7 @@ class Table:
 
     def frame(self, rows: list[dict] | pl.DataFrame | None = None) -> pl.DataFrame:
         """Return rows as a frame of exactly this schema; missing columns become null, unknown ones are an error."""
-        if rows is None:
+        if rows is None or len(rows) == 0:
             return pl.DataFrame(schema=self.polars)
         frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(rows, infer_schema_length=None)
         if unknown := set(frame.columns) - set(self.polars):

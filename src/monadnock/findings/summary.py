@@ -1,2 +1,216 @@
-def summarise(*a): ...
-class Summary: ...
+"""A run's findings in sentences that a person understands."""
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from monadnock.findings.manifest import Manifest
+
+Tables = Mapping[str, pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Findings as (topic, sentence) pairs, most important first.
+
+    Example:
+        >>> print(Summary((("Model", "m, llama family."),)))
+        Model: m, llama family.
+    """
+
+    items: tuple[tuple[str, str], ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The sentences without their topics."""
+        return [sentence for _, sentence in self.items]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{topic}: {sentence}" for topic, sentence in self.items)
+
+    def html(self) -> str:
+        """Return an HTML table of the findings, everything escaped."""
+        rows = "".join(
+            f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(topic)}</th>"
+            f"<td style='text-align:left'>{html.escape(sentence)}</td></tr>"
+            for topic, sentence in self.items
+        )
+        return f"<table>{rows}</table>"
+
+
+def summarise(manifest: Manifest, tables: Tables) -> Summary:
+    """Say what a run found, one sentence per topic; topics whose tables are missing are left out."""
+    parts: list[tuple[str, Callable[[Manifest, Tables], str], tuple[str, ...]]] = [
+        ("Model", _model, ()),
+        ("Broken values", _nonfinite, ("nonfinite",)),
+        ("Massive layer", _massive_layer, ("massive_weights",)),
+        ("Features", _features, ("lifecycles",)),
+        ("Tokens", _tokens, ("activations",)),
+        ("Attention sinks", _sinks, ("heads",)),
+        ("Super weights", _super_weights, ("super_weights",)),
+        ("Norm gains", _norm_gains, ("norm_gains",)),
+        ("8-bit weights", _eight_bit, ("weights",)),
+        ("Router", _router, ("router", "massive_weights")),
+    ]
+    items = []
+    for topic, tell, needed in parts:
+        if all(name in tables for name in needed) and (sentence := tell(manifest, tables)):
+            items.append((topic, sentence))
+    return Summary(tuple(items))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _list(words: list[str], most: int = 6) -> str:
+    """Join words for a sentence: `a, b and c`, or `a, b and 3 more`."""
+    if len(words) > most:
+        words = [*words[:most], f"{len(words) - most} more"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _shown(token: str) -> str:
+    return repr(token) if token.strip() else f"{token!r} (blank)"
+
+
+def _model(manifest: Manifest, _tables: Tables) -> str:
+    model, text = manifest.model, manifest.text
+    front = f"BOS {text.start_token!r} in front" if text.bos else "no BOS in front"
+    return (
+        f"{model.id}, {model.family} family, {model.num_layers} layers, {model.num_heads} heads, "
+        f"{model.num_parameters:,} parameters, {model.dtype}; "
+        f"{text.num_windows} x {text.length} tokens of {text.source}, {front}."
+    )
+
+
+def _nonfinite(_manifest: Manifest, tables: Tables) -> str:
+    table = tables["nonfinite"]
+    if not table.height:
+        return ""
+    first = table.row(0, named=True)
+    layer = "" if first["layer"] is None else f" of layer {first['layer']}"
+    return (
+        f"NaN or infinity in {table.height} places, first in {first['where']} {first['name']}{layer} "
+        f"({first['count']:,} entries); numbers elsewhere leave these entries out and mean little."
+    )
+
+
+def _massive_layer(manifest: Manifest, tables: Tables) -> str:
+    table = tables["massive_weights"]
+    massive = table.filter(pl.col("massive"))
+    first = (massive if massive.height else table).row(0, named=True)
+    expert = "" if first["expert"] is None else f", expert {first['expert']}"
+    if not massive.height:
+        return (
+            f"none: no entry of x_down is massive when {manifest.text.start_token!r} is fed alone; the largest is "
+            f"{_number(first['magnitude'])} in row {first['feature']} of layer {first['layer']}{expert}."
+        )
+    rows = [f"{row['feature']} (|x_down| {_number(row['magnitude'])})" for row in massive.iter_rows(named=True)]
+    rest = table.filter(~pl.col("massive"))
+    largest_rest = f"; the next is {_number(rest['magnitude'][0])}" if rest.height else ""
+    noun = "row" if len(rows) == 1 else "rows"
+    return f"layer {first['layer']}{expert}, {noun} {_list(rows)} of W_up and W_gate{largest_rest}."
+
+
+def _features(_manifest: Manifest, tables: Tables) -> str:
+    table = tables["lifecycles"]
+    if not table.height:
+        return "no residual feature of the start token is massive in any layer."
+    lives = [
+        f"{row['feature']} ({_number(row['peak_value'])}; "
+        + (f"layers {row['birth']} to {row['death'] - 1})" if row["death"] is not None else f"from {row['birth']} on)")
+        for row in table.iter_rows(named=True)
+    ]
+    return f"massive in the residual of the start token: {_list(lives)}."
+
+
+def _tokens(_manifest: Manifest, tables: Tables) -> str:
+    table = tables["activations"].filter((pl.col("stream") == "residual") & pl.col("criterion").is_not_null())
+    if not table.height:
+        return "no token carries a massive activation in the residual."
+    places = table.select("sequence", "position", "token", "token_class").unique()
+    counts = places.group_by("token", "token_class").len().sort("len", "token", descending=[True, False])
+    named = [f"{_shown(row['token'])} ({row['token_class']}) {row['len']}x" for row in counts.iter_rows(named=True)]
+    over = table.filter(pl.col("overflows_float16")).height
+    warning = " Some are beyond 65504 and overflow float16." if over else ""
+    return f"massive activations in the residual sit on {_list(named)}.{warning}"
+
+
+def _sinks(manifest: Manifest, tables: Tables) -> str:
+    table = tables["heads"]
+    first = table.filter(pl.col("first_key_mass") > manifest.thresholds.get("gu2025.sink_mass", 0.3))
+    sinks = table.filter(pl.col("sink"))
+    share = f"{sinks.height} of {table.height} heads ({sinks.height / table.height:.0%}) have a sink"
+    if not sinks.height:
+        return "no head has a sink."
+    where = f"{first.height} of them on position 0"
+    later = sinks.filter(pl.col("sink_position") > 0)
+    late = ""
+    if later.height:
+        classes = later["sink_token_class"].value_counts(sort=True)["sink_token_class"][0]
+        late = f"; {later.height} on a later token (mostly {classes}), in layers {_ranges(later['layer'].to_list())}"
+    on_first = f" in layers {_ranges(first['layer'].to_list())}" if first.height else ""
+    return f"{share} (over 30 % of their attention on one key): {where}{on_first}{late}."
+
+
+def _ranges(layers: list[int]) -> str:
+    """Write layers as ranges: `3 to 10, 12`."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
+
+
+def _super_weights(_manifest: Manifest, tables: Tables) -> str:
+    table = tables["super_weights"]
+    if not table.height:
+        return ""
+    row = table.row(0, named=True)
+    return (
+        f"W_down[{row['row']}, {row['column']}] of layer {row['layer']} is {row['weight']:.3g} and puts "
+        f"{_number(row['contribution'])} into feature {row['row']}."
+    )
+
+
+def _norm_gains(_manifest: Manifest, tables: Tables) -> str:
+    table = tables["norm_gains"].filter(
+        pl.col("massive_feature") & pl.col("norm").is_in(["attn_output", "mlp_output"]) & (pl.col("ratio") > 10)
+    )
+    if not table.height:
+        return ""
+    row = table.sort("ratio", descending=True).row(0, named=True)
+    return (
+        f"gains after attention and FFN are massive weights themselves: at feature {row['feature']}, {row['norm']} of "
+        f"layer {row['layer']} has {_number(row['gain'])}, {_number(row['ratio'])} times its median."
+    )
+
+
+def _eight_bit(_manifest: Manifest, tables: Tables) -> str:
+    table = tables["weights"].filter((pl.col("axis") == "tensor") & pl.col("w8_error").is_not_nan())
+    if not table.height:
+        return ""
+    worst = table.sort("w8_error", descending=True).head(3)
+    names = [
+        f"{row['module']} of layer {row['layer']}"
+        + ("" if row["expert"] is None else f" expert {row['expert']}")
+        + f" ({row['w8_error']:.1%})"
+        for row in worst.iter_rows(named=True)
+    ]
+    return f"one absmax scale per tensor rounds worst in {_list(names)}; the median module loses " + (
+        f"{table['w8_error'].median():.1%}."
+    )
+
+
+def _router(_manifest: Manifest, tables: Tables) -> str:
+    layer = tables["massive_weights"]["layer"][0]
+    table = tables["router"].filter((pl.col("layer") == layer) & (pl.col("input") == "start"))
+    if not table.height:
+        return ""
+    row = table.sort("probability", descending=True).row(0, named=True)
+    return f"in layer {layer} the start token goes to expert {row['expert']} with probability {row['probability']:.2f}."

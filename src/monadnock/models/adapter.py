@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from monadnock.errors import MonadnockError
-from monadnock.models.config_check import check_config
-from monadnock.models.family import Family, family
+from monadnock.models.config_check import check_config, find_family
+from monadnock.models.family import NORMS, Family
 from monadnock.models.weight import WeightView, cut
 from monadnock.sites import Stream
 
@@ -30,7 +30,7 @@ class Adapter:
     Attributes:
         model: the transformers causal language model, in evaluation mode.
         tokenizer: its tokenizer, or None.
-        family: the data on its family.
+        family: the data on its family, as it is for this model's config.
         source: where it came from.
         decoder: the module that holds the layers.
         layers: the decoder layers.
@@ -48,7 +48,7 @@ class Adapter:
     def __init__(self, model: Any, tokenizer: Any, source: Source):
         self.model, self.tokenizer, self.source = model, tokenizer, source
         self.config = model.config.get_text_config(decoder=True)
-        self.family: Family = family(self.config.model_type)
+        self.family: Family = find_family(self.config)
         self.ignored_config = check_config(self.config, self.family)
         self.decoder: nn.Module = model.get_decoder()
         self.layers = self._find_layers()
@@ -58,7 +58,8 @@ class Adapter:
         for module in self.decoder.modules():
             if isinstance(module, nn.ModuleList) and len(module) == count:
                 return module
-        raise MonadnockError(f"{self.source.id}: no list of {count} decoder layers was found in {type(self.model).__name__}.")
+        kind = type(self.model).__name__
+        raise MonadnockError(f"{self.source.id}: no list of {count} decoder layers was found in {kind}.")
 
     # sizes, read off the weights
 
@@ -80,7 +81,7 @@ class Adapter:
     @cached_property
     def d_head(self) -> int:
         """Width of a head."""
-        return self._stored(0, "o").shape[0 if "o" in self.family.transposed else 1] // self.num_heads
+        return self.stored(0, "o").shape[0 if "o" in self.family.transposed else 1] // self.num_heads
 
     @cached_property
     def hidden_size(self) -> int:
@@ -95,7 +96,7 @@ class Adapter:
     @cached_property
     def num_experts(self) -> int | None:
         """Number of experts of a layer; None in dense models."""
-        return self._stored(0, "down").shape[0] if self.family.experts else None
+        return self.stored(0, "down").shape[0] if self.family.experts else None
 
     @property
     def context_length(self) -> int | None:
@@ -119,21 +120,25 @@ class Adapter:
         part: Any = self.layers[layer]
         for name in path.split("."):
             if not hasattr(part, name):
+                model_type, model = self.family.model_type, self.source.id
                 raise MonadnockError(
-                    f"Family {self.family.model_type}: layer {layer} of {self.source.id} has no {path} ({name} is missing)."
+                    f"Family {model_type}: layer {layer} of {model} has no {path} ({name} is missing)."
                 )
             part = getattr(part, name)
         return part
 
     def _spec(self, role: str) -> tuple[str, str]:
-        path, _, how = (getattr(self.family, role) or "").partition("#")
+        if not self.has(role):
+            raise MonadnockError(f"Family {self.family.model_type} has no {role} projection.")
+        path, _, how = getattr(self.family, role).partition("#")
         return path, how
 
     def has(self, role: str) -> bool:
         """Whether the family has this part (GPT-2 has no gate)."""
         return getattr(self.family, role) is not None
 
-    def _stored(self, layer: int, role: str) -> Tensor:
+    def stored(self, layer: int, role: str) -> Tensor:
+        """Return the parameter that holds a weight, as the family stores it: fused, transposed or stacked."""
         part = self.module(layer, self._spec(role)[0])
         return part if isinstance(part, Tensor) else part.weight
 
@@ -145,7 +150,7 @@ class Adapter:
             role: q, k, v, o, gate, up or down.
             expert: which expert, for gate, up and down of a mixture-of-experts layer.
         """
-        return self._cut(self._stored(layer, role), role, expert)
+        return self._cut(self.stored(layer, role), role, expert)
 
     def bias(self, layer: int, role: str, expert: int | None = None) -> WeightView | None:
         """Return the bias [out] that belongs to a weight, shared with the model, or None."""
@@ -182,6 +187,10 @@ class Adapter:
 
     def norm(self, layer: int | None, name: str) -> nn.Module | None:
         """Return a norm module of a layer, or the final norm (`layer=None`, `name="final"`); None if there is none."""
+        if name not in (NORMS if layer is not None else ("final",)):
+            raise ValueError(f"unknown norm {name!r}")
+        if layer is not None and name not in self.family.norms:
+            return None
         root: nn.Module = self.decoder if layer is None else self.layers[layer]
         spec = self.family.final_norm if layer is None else self.family.norms[name]
         for path in spec.rstrip("?").split("|"):
@@ -192,7 +201,8 @@ class Adapter:
             return module
         if spec.endswith("?"):
             return None
-        raise MonadnockError(f"Family {self.family.model_type}: {self.source.id} has no norm at {spec} (layer {layer}).")
+        model_type, model = self.family.model_type, self.source.id
+        raise MonadnockError(f"Family {model_type}: {model} has no norm at {spec} (layer {layer}).")
 
     def gains(self, layer: int | None, name: str) -> Tensor | None:
         """Return the effective gains [width] of a norm, or None if the norm is missing or has none."""
@@ -224,5 +234,6 @@ class Adapter:
         """
         with torch.inference_mode():
             keep = keep.to(self.device) if isinstance(keep, Tensor) else keep
-            output = self.model(input_ids=ids.to(self.device)[None], use_cache=False, logits_to_keep=keep)
+            ids = ids.to(self.device)[None]
+            output = self.model(input_ids=ids, use_cache=False, return_dict=True, logits_to_keep=keep)
         return output.logits[0]

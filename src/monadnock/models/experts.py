@@ -50,5 +50,7 @@ def observed_experts(module: nn.Module, hidden: Tensor, top_k_index: Tensor, top
         if watch is not None:
             watch(state, token, torch.full_like(token, expert))
         out = linear(state, "down_proj", expert)
+        if getattr(module, "has_post_expert_norm", False):
+            out = module.post_expert_norm(out)
         output.index_add_(0, token, (out * top_k_weights[token, slot, None]).to(output.dtype))
     return output.to(hidden.dtype)

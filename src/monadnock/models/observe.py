@@ -18,7 +18,7 @@ from monadnock.sites import Site, Stream
 
 @dataclass(frozen=True)
 class States:
-    """States of one window at one site.
+    """States of one window at one site; the model may overwrite them afterwards, so copy what you keep.
 
     Attributes:
         values: [rows, width].
@@ -118,14 +118,16 @@ def _watch_attention(adapter: Adapter, probs: Mapping[int, Watcher]) -> Iterator
     """Run the whole model with observed attention, or with its own eager code where it returns probabilities."""
     family, model = adapter.family, adapter.model
     modules = {layer: adapter.module(layer, family.attention_module) for layer in range(adapter.num_layers)}
-    before = adapter.config._attn_implementation
     with ExitStack() as stack:
-        stack.callback(model.set_attn_implementation, before)
+        stack.enter_context(_restored(model, "_attn_implementation_internal"))
         if family.attention == "returned":
-            model.set_attn_implementation("eager")
-            for layer, watch in probs.items():
-                handle = modules[layer].register_forward_hook(_show_returned(watch))
-                stack.callback(handle.remove)
+            adapter.config._attn_implementation_internal = "eager"  # the setter is for models with the interface
+            for layer, module in modules.items():
+                if family.alibi_in_mask:
+                    silence = _pass_zeros(family.alibi_in_mask)
+                    stack.callback(module.register_forward_pre_hook(silence, with_kwargs=True).remove)
+                if layer in probs:
+                    stack.callback(module.register_forward_hook(_show_returned(probs[layer])).remove)
         else:
             attention.register()
             for layer, watch in probs.items():
@@ -137,10 +139,33 @@ def _watch_attention(adapter: Adapter, probs: Mapping[int, Watcher]) -> Iterator
         yield
 
 
+@contextmanager
+def _restored(model: nn.Module, attribute: str) -> Iterator[None]:
+    """Give every config in the model its value of an attribute back afterwards."""
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    before = [(config, getattr(config, attribute)) for config in configs.values() if hasattr(config, attribute)]
+    try:
+        yield
+    finally:
+        for config, value in before:
+            setattr(config, attribute, value)
+
+
+def _pass_zeros(name: str) -> Callable[[nn.Module, tuple, dict], tuple[tuple, dict]]:
+    """Make a hook that passes zeros in place of one keyword argument."""
+
+    def hook(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return args, kwargs | {name: torch.zeros_like(kwargs[name])}
+
+    return hook
+
+
 def _show_returned(watch: Watcher) -> Callable[[nn.Module, Any, Any], None]:
     """Make a hook that shows the probabilities that an attention module returned as its second output."""
 
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+    def hook(module: nn.Module, _args: Any, output: Any) -> None:
+        if output[1] is None:
+            raise MonadnockError(f"Attention is not observed: {type(module).__name__} returned no probabilities.")
         probs = output[1][0]  # head x query x key
         size = probs.shape[-1]
         watch(AttentionBlock(probs, 0, 0, torch.arange(size, 0, -1, device=probs.device)))
@@ -152,14 +177,13 @@ def _show_returned(watch: Watcher) -> Callable[[nn.Module, Any, Any], None]:
 def _watch_experts(adapter: Adapter, inner: Mapping[int, Watcher]) -> Iterator[None]:
     """Run the model's experts one at a time so that their intermediate states can be seen."""
     experts.register()
-    before = adapter.config._experts_implementation
     modules = {layer: adapter.module(layer, str(adapter.family.experts)) for layer in inner}
 
     def shows(watch: Watcher) -> Callable[[Tensor, Tensor, Tensor], None]:
         return lambda values, position, expert: watch(States(values, position, expert))
 
     with ExitStack() as stack:
-        stack.callback(adapter.model.set_experts_implementation, before)
+        stack.enter_context(_restored(adapter.model, "_experts_implementation_internal"))
         for layer, module in modules.items():
             experts.watchers[module] = shows(inner[layer])
             stack.callback(experts.watchers.pop, module, None)

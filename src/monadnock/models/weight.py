@@ -69,4 +69,3 @@ def cut(stored: Tensor, role: str, how: str, *, num_heads: int, d_head: int, tra
         part = groups[:, :per_kv].flatten(1, 2) if role == "q" else groups[:, per_kv + place - 1]
         return WeightView(part, grouped=True)
     raise ValueError(f"unknown cut {how!r}")
-

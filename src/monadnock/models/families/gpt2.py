@@ -1,6 +1,6 @@
 """GPT-2: weights stored [in, out], one fused c_attn, no gate, learned positions."""
 
-from monadnock.models.family import Family
+from monadnock.models.family import Family, names
 
 FAMILY = Family(
     model_type="gpt2",
@@ -17,5 +17,10 @@ FAMILY = Family(
     rotary="none",
     attention_module="attn",
     positions="wpe",
-    handles=frozenset({"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}),
+    handles=names(
+        """
+        activation_function n_inner reorder_and_upcast_attn scale_attn_by_inverse_layer_idx scale_attn_weights
+        summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+        """
+    ),
 )

@@ -1,6 +1,6 @@
 """Mixtral: the experts of a layer in one [expert, out, in] parameter, gate and up stacked."""
 
-from monadnock.models.family import Family
+from monadnock.models.family import Family, names
 
 FAMILY = Family(
     model_type="mixtral",
@@ -9,5 +9,9 @@ FAMILY = Family(
     down="mlp.experts.down_proj",
     router="mlp.gate",
     experts="mlp.experts",
-    handles=frozenset({"num_local_experts", "num_experts_per_tok", "router_jitter_noise"}),
+    handles=names(
+        """
+        num_experts_per_tok num_local_experts output_router_logits router_aux_loss_coef router_jitter_noise
+        """
+    ),
 )

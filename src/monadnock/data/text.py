@@ -1,0 +1,64 @@
+"""Text to scan: a file, a data set, or the prose that every CPython carries."""
+
+from pathlib import Path
+
+from monadnock.errors import MonadnockError
+
+BUILT_IN = "pydoc_data.topics"
+
+
+def built_in_text() -> str:
+    """Return the built-in text: the language reference in the standard library, about 465,000 characters."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def read_text(path: str | Path) -> str:
+    """Return the contents of a text file.
+
+    Raises:
+        MonadnockError: if it is missing, a folder, or not UTF-8.
+    """
+    path = Path(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
+        raise MonadnockError(f"Text file {path} {reason}; give a UTF-8 text file.") from error
+
+
+def read_dataset(name: str, max_chars: int) -> str:
+    """Return text from a `datasets` data set, as much of its text column as is needed.
+
+    Args:
+        name: `owner/name`, or `owner/name:config:split`; the split defaults to `test`, else the first there is.
+        max_chars: stop after this many characters.
+
+    Raises:
+        MonadnockError: if `datasets` is not installed, or the data set, split or text column is not found.
+    """
+    try:
+        import datasets  # pyrefly: ignore[missing-import]
+    except ImportError as error:
+        raise MonadnockError("Data sets need an extra: pip install 'monadnock[data]', or give a text file.") from error
+    path, config, split = [*name.split(":"), "", ""][:3]
+    try:
+        loaded = datasets.load_dataset(path, config or None, streaming=True)
+        split = split or ("test" if "test" in loaded else next(iter(loaded)))
+        rows = loaded[split]
+        pieces, size = [], 0
+        for row in rows:
+            column = "text" if "text" in row else next((key for key, value in row.items() if isinstance(value, str)), "")
+            if not column:
+                raise MonadnockError(f"Data set {name} has no text column; it has {', '.join(row)}.")
+            pieces.append(row[column])
+            size += len(row[column])
+            if size >= max_chars:
+                break
+    except MonadnockError:
+        raise
+    except Exception as error:  # the library raises many kinds; each means that the data set is not to be had
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MonadnockError(f"Data set {name} could not be loaded: {reason}") from error
+    return "\n\n".join(pieces)

@@ -1,0 +1,40 @@
+"""The class of a token: start, delimiter, weak or other; the rule is data in `token_classes.toml`."""
+
+import tomllib
+from collections import Counter
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def _rules() -> dict[str, frozenset[str]]:
+    text = (files("monadnock.data") / "token_classes.toml").read_text(encoding="utf-8")
+    return {name: frozenset(words) for name, words in tomllib.loads(text).items()}
+
+
+def token_class(text: str, *, position: int, special: bool = False) -> str:
+    r"""Return the class of a decoded token.
+
+    Args:
+        text: the token's decoded text.
+        position: its position in the window; position 0 is the start token.
+        special: whether the tokenizer counts it as special.
+
+    Example:
+        >>> [token_class(t, position=5) for t in (" the", "\n", ".", " rock")]
+        ['weak', 'weak', 'delimiter', 'other']
+    """
+    if position == 0 or special:
+        return "start"
+    word = text.strip().lower()
+    if word == "":
+        return "weak"
+    rules = _rules()
+    if word in rules["weak"]:
+        return "weak"
+    return "delimiter" if set(word) <= rules["delimiter"] or word in rules["delimiter"] else "other"
+
+
+def commonest(values: list) -> object:
+    """Return the commonest value, the first met among equals."""
+    return Counter(values).most_common(1)[0][0]

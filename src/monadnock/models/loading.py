@@ -1,0 +1,179 @@
+"""Load a model from wherever it is: the hub, a folder, a GGUF file, a packaged model."""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monadnock.errors import MonadnockError, nearest
+from monadnock.models.adapter import Adapter, Source
+from monadnock.models.family import family
+from monadnock.models.packaged import PACKAGED, packaged_path
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load(
+    model: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Adapter:
+    """Load a model and its tokenizer.
+
+    Args:
+        model: a packaged model's name, a GGUF file, a folder with config.json, or a hub id (`owner/name@revision`).
+        dtype: float32, bfloat16, float16 or auto (float32 on a CPU, else what the checkpoint holds).
+        device: where to put it, as torch names it; by default cuda if there is one, else cpu.
+        device_map: passed to transformers and accelerate instead of `device`.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: run code that comes with the checkpoint; off unless asked.
+
+    Returns:
+        An `Adapter`.
+
+    Raises:
+        MonadnockError: with one sentence on what was found and what to do.
+
+    Example:
+        >>> load("smollm2").num_layers  # doctest: +SKIP
+        30
+    """
+    source, place, options = _locate(str(model), revision)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_request(dtype, device)
+    options |= {"trust_remote_code": trust_remote_code}
+    on_cpu = device_map is None and device.startswith("cpu")
+    kind = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if on_cpu else "auto")
+    with _told_in_one_sentence(source), _quiet():
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(place, **options)
+        _check_config(source, config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        extra: dict[str, Any] = {"device_map": device_map} if device_map is not None else {}
+        if source.kind in ("gguf", "packaged"):
+            extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        elif source.kind == "folder":
+            extra["use_safetensors"] = _has_safetensors(Path(place))
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=kind, **extra, **options)
+        if device_map is None:
+            loaded = loaded.to(device)
+    commit = getattr(config, "_commit_hash", None)
+    return Adapter(loaded.eval(), tokenizer, Source(source.id, source.kind, commit or source.revision))
+
+
+def _locate(model: str, revision: str | None) -> tuple[Source, str, dict[str, Any]]:
+    """Say what kind of place a model name means, and how transformers finds it."""
+    path = Path(model).expanduser()
+    if model in PACKAGED and not path.exists():
+        file = packaged_path(model)
+        return Source(model, "packaged"), str(file.parent), {"gguf_file": file.name}
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise MonadnockError(f"{path} is a file but not a GGUF file; give a model folder or a .gguf file.")
+        _check_gguf(path)
+        return Source(str(path), "gguf"), str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise MonadnockError(f"{path} is not a model folder: it holds no config.json.")
+        return Source(str(path), "folder"), str(path), {}
+    name, _, tag = model.partition("@")
+    looks_local = path.is_absolute() or model.startswith((".", "~")) or model.endswith(".gguf") or name.count("/") > 1
+    if looks_local:
+        raise MonadnockError(f"{model} does not exist; give a model folder, a .gguf file or a hub id.")
+    if "/" not in name:
+        raise MonadnockError(
+            f"{model!r} is neither a folder, a .gguf file, a hub id (owner/name) nor a packaged model: "
+            f"{nearest(model, PACKAGED)}"
+        )
+    return Source(name, "hub", revision or tag or None), name, {"revision": revision or tag or "main"}
+
+
+def _check_request(dtype: str, device: str) -> None:
+    if dtype not in DTYPES:
+        raise MonadnockError(f"dtype {dtype!r} was asked: {nearest(dtype, DTYPES)}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise MonadnockError(f"Device {device!r} cannot be used here: {_first_line(error)}") from error
+
+
+def _check_config(source: Source, config: Any) -> None:
+    """Refuse what is not a decoder-only language model of a known family, before any weight is read."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise MonadnockError(
+            f"{source.id} is an encoder-decoder model ({config.model_type}); monadnock scans decoder-only models."
+        )
+    family(config.get_text_config(decoder=True).model_type)
+
+
+def _check_gguf(path: Path) -> None:
+    """Read the whole table of tensors: a file that was cut short is told so."""
+    import gguf
+
+    try:
+        reader = gguf.GGUFReader(str(path))
+        whole = max((tensor.data_offset + tensor.n_bytes for tensor in reader.tensors), default=0)
+    except Exception as error:  # the reader fails in many ways on bytes that are not GGUF
+        raise MonadnockError(f"{path} is not a readable GGUF file, or was cut short ({_first_line(error)}).") from error
+    if whole > path.stat().st_size:
+        raise MonadnockError(f"{path} was cut short: {whole} bytes are listed, {path.stat().st_size} are there.")
+
+
+def _has_safetensors(folder: Path) -> bool:
+    """Say whether a folder holds safetensors; without, its pickle is read with weights_only.
+
+    Raises:
+        MonadnockError: if it holds no weights, or an index that points outside the folder.
+    """
+    for index in folder.glob("*.index.json"):
+        for name in set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()):
+            if Path(name).name != name:
+                raise MonadnockError(f"{index} points outside its folder ({name}); it is not read.")
+    if any(folder.glob("*.safetensors")):
+        return True
+    if any(folder.glob("pytorch_model*.bin")):
+        return False
+    raise MonadnockError(f"{folder} holds a config.json but no weights (*.safetensors or pytorch_model*.bin).")
+
+
+@contextlib.contextmanager
+def _told_in_one_sentence(source: Source) -> Iterator[None]:
+    """Turn what loaders raise into a `MonadnockError`."""
+    try:
+        yield
+    except MonadnockError:
+        raise
+    except Exception as error:  # safetensors, gguf, pickle, json and the hub all have exceptions of their own
+        hint = "; was a file cut short?" if source.kind == "folder" else ""
+        raise MonadnockError(f"{source.id} could not be loaded: {_first_line(error)}{hint}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice to itself while a model loads."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # GGUF conversion draws a bar that cannot be turned off
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

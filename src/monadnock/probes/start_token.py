@@ -1,0 +1,212 @@
+"""Massive weights, super weights and norm gains, read off the start token fed alone (oh2024)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from monadnock.models import Adapter
+from monadnock.probes.base import Ask, Evidence
+from monadnock.sites import Stream
+from monadnock.stats import Magnitude, RouterMean, Snapshot
+
+MASSIVE_RATIO = 1000.0  # sun2024
+MASSIVE_FLOOR = 100.0  # sun2024
+ROWS = 50  # massive weights listed
+TRACED = 8  # entries listed of every layer's start state
+SUPER = 20  # super weights listed
+GAINS = 4  # gains listed of every norm
+
+
+class StartToken:
+    """Follow the start token alone through the layers: which layer, rows and features are massive, and since when."""
+
+    name: ClassVar[str] = "start_token"
+    tables: ClassVar[tuple[str, ...]] = (
+        "start_states",
+        "massive_weights",
+        "super_weights",
+        "lifecycles",
+        "norm_gains",
+    )
+    thresholds: ClassVar[dict[str, float]] = {
+        "sun2024.median_ratio": MASSIVE_RATIO,
+        "sun2024.magnitude": MASSIVE_FLOOR,
+    }
+
+    def asks(self, adapter: Adapter) -> list[Ask]:
+        """Ask for the start token's states, and for the text's medians to compare them with."""
+        asks = [Ask(Stream.RESIDUAL, Snapshot, "start"), Ask(Stream.DOWN_PROJ_INPUT, Snapshot, "start")]
+        asks += [Ask(Stream.RESIDUAL, Magnitude), Ask(Stream.DOWN_PROJ_INPUT, Magnitude)]
+        if adapter.family.router:
+            asks.append(Ask(Stream.ROUTER_LOGITS, RouterMean, "start"))
+        return asks
+
+    def findings(self, evidence: Evidence) -> dict[str, Any]:
+        """Fill start_states, massive_weights, super_weights, lifecycles and norm_gains."""
+        num_layers = evidence.adapter.num_layers
+        residual = torch.stack(
+            [evidence.get(Snapshot, Stream.RESIDUAL, layer, "start").values[0] for layer in range(num_layers)]
+        ).nan_to_num()  # [layer, d_model]
+        inner = [_intermediate(evidence, layer) for layer in range(num_layers)]
+        massive = _massive(residual, _medians(evidence, Stream.RESIDUAL))  # [layer, d_model]
+        layer = massive_layer(residual, torch.stack([state.values for state in inner]))
+        medians = _medians(evidence, Stream.DOWN_PROJ_INPUT)
+        features = massive.any(0).nonzero().flatten()
+        return {
+            "start_states": _traced(Stream.RESIDUAL, residual, [None] * num_layers)
+            + _traced(
+                Stream.DOWN_PROJ_INPUT,
+                torch.stack([state.values for state in inner]),
+                [state.expert for state in inner],
+            ),
+            "massive_weights": _massive_weights(layer, inner[layer], medians[layer]),
+            "super_weights": _super_weights(evidence.adapter, layer, inner[layer], massive[layer], medians[layer]),
+            "lifecycles": _lifecycles(residual, massive),
+            "norm_gains": _norm_gains(evidence.adapter, features),
+        }
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """x_down of the start token at one layer, [d_mlp], and the expert it is of."""
+
+    values: Tensor
+    expert: int | None
+
+
+def _intermediate(evidence: Evidence, layer: int) -> _Inner:
+    """Return x_down of the start token; of the router's favourite expert in a mixture."""
+    state = evidence.get(Snapshot, Stream.DOWN_PROJ_INPUT, layer, "start")
+    if not evidence.adapter.family.router:
+        return _Inner(state.values[0].nan_to_num(), None)
+    expert = int(evidence.get(RouterMean, Stream.ROUTER_LOGITS, layer, "start").total.argmax())
+    row = (state.expert == expert).nonzero().flatten()[0]
+    return _Inner(state.values[row].nan_to_num(), expert)
+
+
+def _medians(evidence: Evidence, stream: Stream) -> Tensor:
+    """Median |value| over the text at each layer, [layer]; a single row would inflate its own."""
+    layers = range(evidence.adapter.num_layers)
+    return torch.stack([evidence.get(Magnitude, stream, layer).medians().mean() for layer in layers]).float()
+
+
+def _massive(values: Tensor, median: Tensor) -> Tensor:
+    """Say which entries [..., width] are massive (sun2024) against a median [...]."""
+    size = values.abs()
+    return (size > MASSIVE_FLOOR) & (size > MASSIVE_RATIO * median[..., None])
+
+
+def massive_layer(residual: Tensor, inner: Tensor) -> int:
+    """Return the massive layer: the largest top-1 |x_down| up to the layer where top-1 |h| peaks (oh2024).
+
+    Late layers can have a large intermediate state too, the one that takes the massive activation away again; hence
+    the cut at the peak.
+
+    Args:
+        residual: h of the start token, [layer, d_model].
+        inner: x_down of the start token, [layer, d_mlp].
+    """
+    peak = int(residual.abs().amax(1).argmax())
+    return int(inner.abs().amax(1)[: peak + 1].argmax())
+
+
+def _traced(stream: Stream, values: Tensor, experts: list[int | None]) -> list[dict]:
+    top = values.abs().topk(min(TRACED, values.shape[1]), dim=1).indices
+    return [
+        {
+            "stream": stream.value,
+            "layer": layer,
+            "expert": experts[layer],
+            "rank": rank,
+            "feature": int(feature),
+            "value": float(values[layer, feature]),
+        }
+        for layer in range(len(values))
+        for rank, feature in enumerate(top[layer], start=1)
+    ]
+
+
+def _massive_weights(layer: int, inner: _Inner, median: Tensor) -> list[dict]:
+    top = inner.values.abs().topk(min(ROWS, len(inner.values)))
+    massive = _massive(inner.values, median)
+    return [
+        {
+            "layer": layer,
+            "expert": inner.expert,
+            "rank": rank,
+            "feature": feature,
+            "magnitude": magnitude,
+            "massive": bool(massive[feature]),
+        }
+        for rank, (feature, magnitude) in enumerate(
+            zip(top.indices.tolist(), top.values.tolist(), strict=True), start=1
+        )
+    ]
+
+
+def _super_weights(adapter: Adapter, layer: int, inner: _Inner, rows: Tensor, median: Tensor) -> list[dict]:
+    """Rank W_down[i, j] x_j over massive features i of h and massive features j of x_down."""
+    row = rows.nonzero().flatten()
+    column = _massive(inner.values, median).nonzero().flatten()
+    if not len(row) or not len(column):
+        return []
+    weight = adapter.weight(layer, "down", inner.expert).read().float().cpu()[row][:, column]
+    part = weight * inner.values[column]
+    order = part.abs().flatten().topk(min(SUPER, part.numel())).indices.tolist()
+    return [
+        {
+            "layer": layer,
+            "expert": inner.expert,
+            "rank": rank,
+            "row": int(row[place // len(column)]),
+            "column": int(column[place % len(column)]),
+            "weight": float(weight.flatten()[place]),
+            "contribution": float(part.flatten()[place]),
+        }
+        for rank, place in enumerate(order, start=1)
+    ]
+
+
+def _lifecycles(residual: Tensor, massive: Tensor) -> list[dict]:
+    """Find the stretches of layers over which each feature is massive."""
+    rows = []
+    for feature in massive.any(0).nonzero().flatten().tolist():
+        alive = massive[:, feature].int()
+        edges = torch.diff(alive, prepend=alive.new_zeros(1), append=alive.new_zeros(1))
+        for birth, death in zip(edges.eq(1).nonzero().tolist(), edges.eq(-1).nonzero().tolist(), strict=True):
+            values = residual[birth[0] : death[0], feature]
+            peak = int(values.abs().argmax())
+            rows.append(
+                {
+                    "feature": feature,
+                    "birth": birth[0],
+                    "death": death[0] if death[0] < len(residual) else None,
+                    "peak_layer": birth[0] + peak,
+                    "peak_value": float(values[peak]),
+                }
+            )
+    return sorted(rows, key=lambda row: (-abs(row["peak_value"]), row["birth"]))
+
+
+def _norm_gains(adapter: Adapter, features: Tensor) -> list[dict]:
+    rows = []
+    for layer, name, gains in adapter.norms():
+        gains = gains.cpu()
+        median = float(gains.abs().median())
+        top = gains.abs().topk(min(GAINS, len(gains))).indices.tolist()
+        wide = len(gains) == adapter.hidden_size
+        massive = features.tolist() if wide else []
+        rows += [
+            {
+                "layer": layer,
+                "norm": name,
+                "feature": feature,
+                "gain": float(gains[feature]),
+                "ratio": abs(float(gains[feature])) / median if median else None,
+                "massive_feature": feature in massive,
+            }
+            for feature in dict.fromkeys([*top, *massive])
+        ]
+    return rows

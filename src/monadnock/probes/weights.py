@@ -1,0 +1,87 @@
+"""Weight outliers: extremal ratios, spread, kurtosis and 8-bit rounding error of every matrix, gains of every norm."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from monadnock.models import Adapter
+from monadnock.models.components import layers_by_name
+from monadnock.probes.base import Ask, Evidence
+
+TAU = 1000.0  # an2025: |w| > TAU * mean|w| of its row
+LEVELS = 127  # largest level of a symmetric 8-bit integer
+
+Axis = Literal["tensor", "row", "column"]
+
+
+class Weights:
+    """Every weight matrix along both axes and as a whole, and every norm; reads the weights, runs nothing."""
+
+    name: ClassVar[str] = "weights"
+    tables: ClassVar[tuple[str, ...]] = ("weights", "norms", "nonfinite")
+    thresholds: ClassVar[dict[str, float]] = {"an2025.weight_ratio": TAU}
+
+    def asks(self, adapter: Adapter) -> list[Ask]:
+        """Ask for nothing: the weights are there."""
+        return []
+
+    def findings(self, evidence: Evidence) -> dict[str, Any]:
+        """Fill weights, norms and nonfinite."""
+        adapter = evidence.adapter
+        weights, nonfinite = [], []
+        for layer in range(adapter.num_layers):
+            for role, expert, view in adapter.matrices(layer):
+                matrix = view.read().float()
+                place = {"layer": layer, "module": role, "expert": expert}
+                axes: tuple[Axis, ...] = ("tensor", "row", "column")
+                weights += [place | {"axis": axis} | slice_facts(matrix, axis) for axis in axes]
+        layer_of = layers_by_name(adapter)
+        for name, parameter in adapter.model.named_parameters():
+            bad = int((~parameter.detach().isfinite()).sum())
+            if bad:
+                nonfinite.append({"where": "weight", "layer": layer_of.get(name), "name": name, "count": bad})
+        return {"weights": weights, "norms": [_norm(*norm) for norm in adapter.norms()], "nonfinite": nonfinite}
+
+
+def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
+    """Measure the slices of a matrix [out, in] along an axis; the columns of table `weights`.
+
+    Args:
+        matrix: [out, in], float32.
+        axis: `row` takes the slices matrix[i, :], `column` matrix[:, j], `tensor` the whole matrix as one slice.
+
+    Example:
+        >>> slice_facts(torch.tensor([[1.0, -1.0], [9.0, 1.0]]), "column")["extremal_ratio"]
+        1.8
+    """
+    slices = {"tensor": matrix.reshape(1, -1), "row": matrix, "column": matrix.t()}[axis]  # [slice, entry]
+    magnitudes = slices.abs()
+    mean, largest = magnitudes.mean(1), magnitudes.amax(1)
+    ratio = (largest / mean).nan_to_num(0.0)
+    centred = slices - slices.mean(1, keepdim=True)
+    squares = centred.square()
+    variance = squares.mean(1)
+    large = largest > TAU * mean
+    scale = largest / LEVELS
+    rounded = torch.round(slices / scale.clamp(min=1e-38)[:, None]) * scale[:, None]
+    return {
+        "extremal_ratio": float(ratio.max()),
+        "index": None if axis == "tensor" else int(ratio.argmax()),
+        "sigma_over_mean": float((variance.sqrt() / mean).nanmean()),
+        "kurtosis": float((squares.square().mean(1) / variance.square()).nanmean()),
+        "num_outliers": int((magnitudes[large] > TAU * mean[large, None]).sum()) if bool(large.any()) else 0,
+        "w8_error": float((slices - rounded).norm() / slices.norm()),
+    }
+
+
+def _norm(layer: int | None, name: str, gains: Tensor) -> dict[str, Any]:
+    return {
+        "layer": layer,
+        "norm": name,
+        "mean": float(gains.mean()),
+        "median": float(gains.median()),
+        "min": float(gains.min()),
+        "max": float(gains.max()),
+        "num_negative": int((gains < 0).sum()),
+    }

@@ -1,0 +1,298 @@
+"""Scan a model: observe what the probes ask for in one pass over the text, and write what they found as a run."""
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from monadnock.data import Windows, token_windows
+from monadnock.errors import MonadnockError
+from monadnock.findings.manifest import Manifest, ModelFacts, SelfCheck, TextFacts
+from monadnock.findings.run import Run, check_free
+from monadnock.findings.schema import table
+from monadnock.models import Adapter, Source, load, observe
+from monadnock.probes import Evidence, Probe, resolve_probes
+from monadnock.probes.base import Pass
+from monadnock.sites import Site, Stream
+from monadnock.stats import Statistic
+
+CHECKED_POSITIONS = 64  # positions of the first window whose logits are compared
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # of the largest |logit|
+DEFAULT_LENGTH = 1024
+DEFAULT_TOKENS = 4096
+
+Collected = dict[tuple[Pass, Site, type[Statistic]], Statistic]
+
+
+def scan(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    out: str | Path | None = None,
+    text: str | Path | None = None,
+    dataset: str | None = None,
+    tokens: int | None = None,
+    length: int | None = None,
+    bos: bool | None = None,
+    probes: Sequence[str | Probe] | None = None,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    force: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Find a model's systematic outliers and write them as a run.
+
+    Args:
+        model: what `load` takes, an `Adapter`, or a transformers causal language model.
+        tokenizer: the tokenizer, where a model object is given.
+        out: folder of the run; by default a new one under `monadnock-runs/`.
+        text: a text file; by default the built-in text.
+        dataset: a `datasets` name instead, as `owner/name:config:split`.
+        tokens: how many tokens, by default 4096 (at least one window).
+        length: tokens of a window, by default 1024 or the model's context if that is shorter.
+        bos: put a BOS token in front of each window; by default if the tokenizer has one.
+        probes: names or probes; by default all that are registered.
+        seed: chooses the windows.
+        dtype, device, device_map, revision, trust_remote_code: see `load`.
+        force: replace a run that is already at `out`.
+        progress: show a progress bar when the output is a terminal.
+
+    Returns:
+        The run.
+
+    Raises:
+        MonadnockError: on bad input, or if observation changes the model's logits beyond rounding.
+
+    Example:
+        >>> run = scan("smollm2", tokens=1024)  # doctest: +SKIP
+        >>> run.table("massive_weights")["feature"][:2].to_list()  # doctest: +SKIP
+        [1229, 1487]
+    """
+    began = time.monotonic()
+    wanted = resolve_probes(probes)
+    path = Path(out) if out is not None else _fresh_path(model)
+    check_free(path.absolute(), force=force)
+    if isinstance(model, (str, Path)):
+        adapter = load(
+            model,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
+    else:
+        adapter = _adapt(model, tokenizer)
+    windows = _windows(adapter, text=text, dataset=dataset, tokens=tokens, length=length, bos=bos, seed=seed)
+    start = adapter.tokenizer.bos_token_id
+    start = int(windows.ids[0, 0]) if start is None else start
+    with _evaluating(adapter.model):
+        collected, check = observe_text(adapter, windows, start, wanted, progress=progress)
+    evidence = Evidence(adapter, windows, start, collected)
+    tables = _tables(wanted, evidence)
+    manifest = _manifest(adapter, windows, start, wanted, check, time.monotonic() - began)
+    return Run.write(path, manifest, tables, force=force)
+
+
+def observe_text(
+    adapter: Adapter, windows: Windows, start: int, probes: Iterable[Probe], *, progress: bool = False
+) -> tuple[Collected, SelfCheck]:
+    """Collect the union of what the probes ask for: one pass over the start token, one over the windows.
+
+    Args:
+        adapter: the model.
+        windows: the text.
+        start: id of the token that is fed alone at position 0.
+        probes: what is measured.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        The statistics by pass, site and kind, and the self-check of the first window's logits.
+    """
+    collected: Collected = {}
+    for ask in dict.fromkeys(ask for probe in probes for ask in probe.asks(adapter)):
+        size = 1 if ask.over == "start" else len(windows.ids)
+        for layer in range(adapter.num_layers):
+            collected[ask.over, Site(ask.stream, layer), ask.statistic] = ask.statistic(size)
+    passes: dict[Pass, Tensor] = {"start": torch.tensor([[start]]), "text": windows.ids}
+    check = SelfCheck(relative_error=0.0, tolerance=TOLERANCE.get(adapter.dtype, 5e-2), num_logit_positions=0)
+    for over, ids in passes.items():
+        here = {(site, kind): stat for (which, site, kind), stat in collected.items() if which == over}
+        if not here:
+            continue
+        expected, positions = None, torch.tensor([ids.shape[1] - 1])
+        if over == "text":
+            positions = torch.linspace(0, ids.shape[1] - 1, min(CHECKED_POSITIONS, ids.shape[1])).long()
+            expected = adapter.forward(ids[0], keep=positions)
+        watcher = _Watcher(here)
+        with observe(adapter, watcher.by_site()), _bar(f"{over} pass", len(ids), progress and over == "text") as step:
+            for watcher.window, row in enumerate(ids):
+                logits = adapter.forward(row, keep=positions if watcher.window == 0 else 1)
+                if watcher.window == 0 and expected is not None:
+                    check = self_check(expected, logits, check.tolerance)
+                step()
+    return collected, check
+
+
+def self_check(expected: Tensor, found: Tensor, tolerance: float) -> SelfCheck:
+    """Compare logits [position, vocab] without and with observation; NaN equals NaN.
+
+    Raises:
+        MonadnockError: if they differ by more than `tolerance` times the largest |logit|.
+    """
+    expected, found = expected.float(), found.float()
+    finite = expected.isfinite()
+    scale = float(expected[finite].abs().max()) if bool(finite.any()) else 0.0
+    difference = torch.where(finite & found.isfinite(), (expected - found).abs(), 0.0).max()
+    error = float(difference) / scale if scale else 0.0
+    if error > tolerance or bool((finite != found.isfinite()).any()):
+        raise MonadnockError(
+            f"Observation changed the logits (relative difference {error:.1e}, at most {tolerance:.0e} is rounding); "
+            "no run was written: please report this model family."
+        )
+    return SelfCheck(relative_error=error, tolerance=tolerance, num_logit_positions=len(expected))
+
+
+class _Watcher:
+    """Hands what is seen at each site to the statistics there, with the number of the window."""
+
+    def __init__(self, statistics: Mapping[tuple[Site, type[Statistic]], Statistic]):
+        self.window = 0
+        self._at: dict[Site, list[Statistic]] = {}
+        for (site, _), statistic in statistics.items():
+            self._at.setdefault(site, []).append(statistic)
+
+    def by_site(self) -> dict[Site, Callable[[Any], None]]:
+        return {site: self._update(statistics) for site, statistics in self._at.items()}
+
+    def _update(self, statistics: list[Statistic]) -> Callable[[Any], None]:
+        def update(batch: Any) -> None:
+            for statistic in statistics:
+                statistic.update(batch, self.window)
+
+        return update
+
+
+@contextmanager
+def _bar(what: str, total: int, show: bool) -> Iterator[Callable[[], None]]:
+    """Show progress over windows on a terminal, nothing elsewhere."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, transient=True) as bar:
+        bar.disable = not (show and bar.console.is_terminal)
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Hold the model in evaluation mode, and give it back in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _adapt(model: Any, tokenizer: Any) -> Adapter:
+    if isinstance(model, Adapter):
+        return model
+    if not hasattr(model, "get_decoder") or not hasattr(model, "config"):
+        raise MonadnockError(
+            f"A {type(model).__name__} was given; give a model's name or path, or a transformers causal language model."
+        )
+    if tokenizer is None:
+        raise MonadnockError("A model object was given without its tokenizer; call scan(model, tokenizer).")
+    name = getattr(model, "name_or_path", "") or type(model).__name__
+    return Adapter(model, tokenizer, Source(name, "object"))
+
+
+def _windows(
+    adapter: Adapter, *, tokens: int | None, length: int | None, bos: bool | None, **source: Any
+) -> Windows:
+    limit = adapter.context_length
+    if length is not None and limit is not None and length > limit:
+        raise MonadnockError(f"Windows of {length} tokens were asked, but {adapter.source.id} sees at most {limit}.")
+    length = length or min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH, tokens or DEFAULT_LENGTH)
+    windows = token_windows(
+        adapter.tokenizer, length=length, tokens=max(tokens or DEFAULT_TOKENS, length), bos=bos, **source
+    )
+    rows = adapter.model.get_input_embeddings().weight.shape[0]
+    if int(windows.ids.max()) >= rows:
+        raise MonadnockError(
+            f"The tokenizer gives id {int(windows.ids.max())}, but the model has {rows} embeddings; "
+            "give the tokenizer that belongs to the model."
+        )
+    return windows
+
+
+def _fresh_path(model: Any) -> Path:
+    name = str(model) if isinstance(model, (str, Path)) else getattr(model, "name_or_path", "") or "model"
+    name = "".join(char if char.isalnum() or char in "-_." else "-" for char in Path(name).name) or "model"
+    return Path("monadnock-runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _tables(probes: Iterable[Probe], evidence: Evidence) -> dict[str, pl.DataFrame]:
+    frames: dict[str, pl.DataFrame] = {}
+    for probe in probes:
+        for name, rows in probe.findings(evidence).items():
+            frame = table(name).frame(rows)
+            frames[name] = pl.concat([frames[name], frame]) if name in frames else frame
+    return frames
+
+
+def _manifest(
+    adapter: Adapter, windows: Windows, start: int, probes: Sequence[Probe], check: SelfCheck, seconds: float
+) -> Manifest:
+    own = adapter.config._attn_implementation
+    observed = any(ask.stream is Stream.ATTN_PROBS for probe in probes for ask in probe.asks(adapter))
+    return Manifest(
+        monadnock=version("monadnock"),
+        model=ModelFacts(
+            id=adapter.source.id,
+            revision=adapter.source.revision,
+            source=adapter.source.kind,
+            family=adapter.family.model_type,
+            dtype=str(adapter.dtype).removeprefix("torch."),
+            device=str(adapter.device),
+            num_layers=adapter.num_layers,
+            num_heads=adapter.num_heads,
+            num_kv_heads=adapter.num_kv_heads,
+            hidden_size=adapter.hidden_size,
+            intermediate_size=adapter.intermediate_size,
+            num_experts=adapter.num_experts,
+            vocab_size=adapter.model.get_input_embeddings().weight.shape[0],
+            num_parameters=sum(parameter.numel() for parameter in adapter.model.parameters()),
+            context_length=adapter.context_length,
+            ignored_config=adapter.ignored_config,
+        ),
+        text=TextFacts(
+            source=windows.source,
+            num_windows=len(windows.ids),
+            length=windows.ids.shape[1],
+            bos=windows.bos,
+            start_token_id=start,
+            start_token=adapter.tokenizer.decode([start]),
+            token_hash=windows.token_hash,
+            seed=windows.seed,
+        ),
+        probes=[probe.name for probe in probes],
+        attention=f"eager, observed in blocks; checked against {own}" if observed else own,
+        thresholds={name: value for probe in probes for name, value in probe.thresholds.items()},
+        versions={name: version(name) for name in ("torch", "transformers", "polars")}
+        | {"python": platform.python_version()},
+        self_check=check,
+        seconds=seconds,
+    )
