@@ -1,1 +1,31 @@
-"""."""
+"""The command line: one module per verb, and one place where errors become a sentence and exit code 2."""
+
+import sys
+
+import typer
+
+from monadnock.cli import ls, report, scan, show
+from monadnock.cli.console import complain
+from monadnock.errors import MonadnockError
+
+app = typer.Typer(
+    help="Find the systematic outliers of a language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (scan, show, report, ls):
+    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except MonadnockError as error:
+        complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain("Stopped; nothing was left half-written.")
+        sys.exit(130)

@@ -129,13 +129,17 @@ _TABLES = (
     ),
     Table(
         "lifecycles",
-        "One row per stretch of layers over which a residual feature of the start token is massive.",
+        "One row per stretch of layers over which a residual feature of the start token lives: |value| > 100 and "
+        "> 100 median|h| over the text.",
         (
             FEATURE,
-            ("birth", INT, "first layer whose output is massive in this feature"),
-            ("death", INT, "first later layer whose output is not; null if it lives to the last layer"),
+            ("birth", INT, "first layer whose output has it alive"),
+            ("death", INT, "first later layer whose output does not; null if it lives to the last layer"),
             ("peak_layer", INT, "layer of the largest |value| in between"),
             ("peak_value", REAL, "signed value there"),
+            ("rise_layer", INT, "layer that adds most to |value|: where it is made"),
+            ("fall_layer", INT, "layer that takes most away, the layer of death included; null if none does"),
+            ("massive", FLAG, "massive in one of these layers: |value| > 100 and > 1000 median|h| (sun2024)"),
         ),
     ),
     Table(

@@ -117,13 +117,16 @@ def _massive_layer(manifest: Manifest, tables: Tables) -> str:
 
 def _features(_manifest: Manifest, tables: Tables) -> str:
     table = tables["lifecycles"]
-    if not table.height:
+    features = table.filter(pl.col("massive"))["feature"].unique(maintain_order=True).to_list()
+    if not features:
         return "no residual feature of the start token is massive in any layer."
-    lives = [
-        f"{row['feature']} ({_number(row['peak_value'])}; "
-        + (f"layers {row['birth']} to {row['death'] - 1})" if row["death"] is not None else f"from {row['birth']} on)")
-        for row in table.iter_rows(named=True)
-    ]
+    lives = []
+    for feature in features:
+        stages = []
+        for row in table.filter(pl.col("feature") == feature).sort("birth").iter_rows(named=True):
+            span = f"{row['birth']} on" if row["death"] is None else f"{row['birth']} to {row['death'] - 1}"
+            stages.append(f"layers {span}, up to {_number(row['peak_value'])}")
+        lives.append(f"{feature} ({'; '.join(stages)})")
     return f"massive in the residual of the start token: {_list(lives)}."
 
 

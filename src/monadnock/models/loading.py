@@ -57,13 +57,15 @@ def load(
 
         config = transformers.AutoConfig.from_pretrained(place, **options)
         _check_config(source, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, config=config, **options)
         extra: dict[str, Any] = {"device_map": device_map} if device_map is not None else {}
         if source.kind in ("gguf", "packaged"):
             extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
         elif source.kind == "folder":
             extra["use_safetensors"] = _has_safetensors(Path(place))
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=kind, **extra, **options)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            place, config=config, dtype=kind, **extra, **options
+        )
         if device_map is None:
             loaded = loaded.to(device)
     commit = getattr(config, "_commit_hash", None)

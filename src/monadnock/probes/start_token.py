@@ -13,6 +13,7 @@ from monadnock.stats import Magnitude, RouterMean, Snapshot
 
 MASSIVE_RATIO = 1000.0  # sun2024
 MASSIVE_FLOOR = 100.0  # sun2024
+ALIVE_RATIO = 100.0  # a feature lives in a layer if |value| > MASSIVE_FLOOR and > ALIVE_RATIO * median|value|
 ROWS = 50  # massive weights listed
 TRACED = 8  # entries listed of every layer's start state
 SUPER = 20  # super weights listed
@@ -33,6 +34,7 @@ class StartToken:
     thresholds: ClassVar[dict[str, float]] = {
         "sun2024.median_ratio": MASSIVE_RATIO,
         "sun2024.magnitude": MASSIVE_FLOOR,
+        "monadnock.alive_ratio": ALIVE_RATIO,
     }
 
     def asks(self, adapter: Adapter) -> list[Ask]:
@@ -50,7 +52,8 @@ class StartToken:
             [evidence.get(Snapshot, Stream.RESIDUAL, layer, "start").values[0] for layer in range(num_layers)]
         ).nan_to_num()  # [layer, d_model]
         inner = [_intermediate(evidence, layer) for layer in range(num_layers)]
-        massive = _massive(residual, _medians(evidence, Stream.RESIDUAL))  # [layer, d_model]
+        residual_medians = _medians(evidence, Stream.RESIDUAL)
+        massive = _massive(residual, residual_medians)  # [layer, d_model]
         layer = massive_layer(residual, torch.stack([state.values for state in inner]))
         medians = _medians(evidence, Stream.DOWN_PROJ_INPUT)
         features = massive.any(0).nonzero().flatten()
@@ -63,7 +66,7 @@ class StartToken:
             ),
             "massive_weights": _massive_weights(layer, inner[layer], medians[layer]),
             "super_weights": _super_weights(evidence.adapter, layer, inner[layer], massive[layer], medians[layer]),
-            "lifecycles": _lifecycles(residual, massive),
+            "lifecycles": _lifecycles(residual, _massive(residual, residual_medians, ALIVE_RATIO), massive),
             "norm_gains": _norm_gains(evidence.adapter, features),
         }
 
@@ -92,10 +95,10 @@ def _medians(evidence: Evidence, stream: Stream) -> Tensor:
     return torch.stack([evidence.get(Magnitude, stream, layer).medians().mean() for layer in layers]).float()
 
 
-def _massive(values: Tensor, median: Tensor) -> Tensor:
+def _massive(values: Tensor, median: Tensor, ratio: float = MASSIVE_RATIO) -> Tensor:
     """Say which entries [..., width] are massive (sun2024) against a median [...]."""
     size = values.abs()
-    return (size > MASSIVE_FLOOR) & (size > MASSIVE_RATIO * median[..., None])
+    return (size > MASSIVE_FLOOR) & (size > ratio * median[..., None])
 
 
 def massive_layer(residual: Tensor, inner: Tensor) -> int:
@@ -169,22 +172,33 @@ def _super_weights(adapter: Adapter, layer: int, inner: _Inner, rows: Tensor, me
     ]
 
 
-def _lifecycles(residual: Tensor, massive: Tensor) -> list[dict]:
-    """Find the stretches of layers over which each feature is massive."""
+def _lifecycles(residual: Tensor, alive: Tensor, massive: Tensor) -> list[dict]:
+    """Find the stretches of layers over which each feature lives, and the layers that make and unmake it.
+
+    Args:
+        residual: h of the start token, [layer, d_model].
+        alive: where a feature lives, [layer, d_model].
+        massive: where it is massive, [layer, d_model].
+    """
     rows = []
-    for feature in massive.any(0).nonzero().flatten().tolist():
-        alive = massive[:, feature].int()
-        edges = torch.diff(alive, prepend=alive.new_zeros(1), append=alive.new_zeros(1))
-        for birth, death in zip(edges.eq(1).nonzero().tolist(), edges.eq(-1).nonzero().tolist(), strict=True):
-            values = residual[birth[0] : death[0], feature]
+    sizes = torch.nn.functional.pad(residual.abs(), (0, 0, 1, 1))  # [layer + 2, d_model], zero before and after
+    for feature in alive.any(0).nonzero().flatten().tolist():
+        edges = torch.diff(torch.nn.functional.pad(alive[:, feature].int(), (1, 1)))
+        for (birth,), (death,) in zip(edges.eq(1).nonzero().tolist(), edges.eq(-1).nonzero().tolist(), strict=True):
+            ends = death < len(residual)
+            values = residual[birth:death, feature]
             peak = int(values.abs().argmax())
+            steps = torch.diff(sizes[birth : death + 1 + ends, feature])  # what layer birth, birth + 1, ... added
             rows.append(
                 {
                     "feature": feature,
-                    "birth": birth[0],
-                    "death": death[0] if death[0] < len(residual) else None,
-                    "peak_layer": birth[0] + peak,
+                    "birth": birth,
+                    "death": death if ends else None,
+                    "peak_layer": birth + peak,
                     "peak_value": float(values[peak]),
+                    "rise_layer": birth + int(steps[: death - birth].argmax()),
+                    "fall_layer": birth + int(steps.argmin()) if float(steps.min()) < 0 else None,
+                    "massive": bool(massive[birth:death, feature].any()),
                 }
             )
     return sorted(rows, key=lambda row: (-abs(row["peak_value"]), row["birth"]))
