@@ -219,9 +219,7 @@ def _adapt(model: Any, tokenizer: Any) -> Adapter:
     return Adapter(model, tokenizer, Source(name, "object"))
 
 
-def _windows(
-    adapter: Adapter, *, tokens: int | None, length: int | None, bos: bool | None, **source: Any
-) -> Windows:
+def _windows(adapter: Adapter, *, tokens: int | None, length: int | None, bos: bool | None, **source: Any) -> Windows:
     limit = adapter.context_length
     if length is not None and limit is not None and length > limit:
         raise MonadnockError(f"Windows of {length} tokens were asked, but {adapter.source.id} sees at most {limit}.")

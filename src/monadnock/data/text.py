@@ -49,7 +49,9 @@ def read_dataset(name: str, max_chars: int) -> str:
         rows = loaded[split]
         pieces, size = [], 0
         for row in rows:
-            column = "text" if "text" in row else next((key for key, value in row.items() if isinstance(value, str)), "")
+            column = (
+                "text" if "text" in row else next((key for key, value in row.items() if isinstance(value, str)), "")
+            )
             if not column:
                 raise MonadnockError(f"Data set {name} has no text column; it has {', '.join(row)}.")
             pieces.append(row[column])

@@ -93,7 +93,9 @@ class Run:
         try:
             return known.frame(pl.read_parquet(self.path / "tables" / f"{name}.parquet"))
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-            raise MonadnockError(f"Table {name!r} of {self.path} is damaged ({error}); scan the model again.") from error
+            raise MonadnockError(
+                f"Table {name!r} of {self.path} is damaged ({error}); scan the model again."
+            ) from error
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Return every table of the run by name."""

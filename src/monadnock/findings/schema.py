@@ -235,7 +235,11 @@ _TABLES = (
         "parameters",
         "One row per component and layer; the counts add up to the checkpoint's own count.",
         (
-            ("component", TEXT, "embedding, position, q, k, v, o, gate, up, down, router, norm, bias, unembedding, other"),
+            (
+                "component",
+                TEXT,
+                "embedding, position, q, k, v, o, gate, up, down, router, norm, bias, unembedding, other",
+            ),
             LAYER,
             ("count", INT, "number of parameters; a tied unembedding counts 0"),
         ),

@@ -56,9 +56,9 @@ def check_config(config: Any, family: Family) -> list[str]:
     read = _read_by_code(config)
     ignored = []
     for name, value in _flat(config, config.to_dict()):
-        if name in handled or name in aliases or name.rpartition(".")[2].startswith("_"):
+        if name in handled or name in aliases or _is_common(name) or _is_private(name, default):
             continue
-        if _is_common(name) or (name in default and _same(value, default[name])):
+        if name in default and _same(value, default[name]):
             continue
         if name in default:
             raise MonadnockError(
@@ -93,17 +93,25 @@ def _is_common(name: str) -> bool:
     return bool(nested) and inner in COMMON_ATTRIBUTES
 
 
+def _is_private(name: str, default: dict[str, Any]) -> bool:
+    """Whether transformers keeps an attribute to itself; an old name of such a one (Gemma 3) is fine too."""
+    return name.rpartition(".")[2].startswith("_") or f"_{name}" in default
+
+
 def _same(value: Any, other: Any) -> bool:
     off = (value is None or value is False) and (other is None or other is False)
     return off or value == other
 
 
 def _read_by_code(config: Any) -> dict[str, Any]:
-    """Return the attributes, with defaults, that transformers reads by `getattr(config, ...)`, declared or not."""
+    """Return the attributes, with defaults, that act without being declared.
+
+    They are properties of the config class, or transformers reads them by `getattr(config, name, default)`.
+    """
     from transformers import masking_utils
 
     modeling = sys.modules.get(type(config).__module__.replace(".configuration_", ".modeling_"))
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict.fromkeys(n for n, _ in inspect.getmembers(type(config), inspect.isdatadescriptor))
     for module in (masking_utils, modeling):
         for name, default in _READ.findall(inspect.getsource(module) if module else ""):
             try:

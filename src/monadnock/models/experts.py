@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def register() -> None:
     ALL_EXPERTS_FUNCTIONS.register(NAME, observed_experts)
 
 
-def observed_experts(module: nn.Module, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+def observed_experts(module: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
     """Compute a layer of experts one expert at a time, and show the watcher every intermediate state.
 
     Args:

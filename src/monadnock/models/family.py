@@ -23,14 +23,14 @@ def names(text: str) -> frozenset[str]:
 # settings, and everything that the model's own code applies while monadnock only watches.
 COMMON_ATTRIBUTES = names(
     """
-    architectures attention_bias attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward dtype embd_pdrop
-    eos_token_id head_dim hidden_act hidden_activation hidden_dropout hidden_dropout_prob hidden_size id2label
-    initializer_range intermediate_size is_decoder is_encoder_decoder label2id layer_norm_epsilon layer_norm_eps
-    layer_types max_position_embeddings max_window_layers mlp_bias model_type num_attention_heads num_hidden_layers
-    num_key_value_heads output_attentions output_hidden_states pad_token_id partial_rotary_factor pretraining_tp
-    problem_type resid_pdrop return_dict rms_norm_eps rope_parameters rope_scaling rope_theta sep_token_id
-    sliding_window tie_word_embeddings tokenizer_class transformers_version use_cache use_sliding_window vocab_size
-    quantization_config
+    architectures attention_bias attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward
+    classifier_dropout dtype embd_pdrop eos_token_id head_dim hidden_act hidden_activation hidden_dropout
+    hidden_dropout_prob hidden_size id2label initializer_range intermediate_size is_decoder is_encoder_decoder
+    label2id layer_norm_eps layer_norm_epsilon layer_types max_position_embeddings max_window_layers mlp_bias
+    model_type num_attention_heads num_hidden_layers num_key_value_heads output_attentions output_hidden_states
+    pad_token_id partial_rotary_factor pretraining_tp problem_type quantization_config resid_pdrop return_dict
+    rms_norm_eps rope_parameters rope_scaling rope_theta sep_token_id sliding_window tie_word_embeddings
+    tokenizer_class transformers_version use_cache use_sliding_window vocab_size
     """
 )
 

@@ -11,7 +11,7 @@ import torch
 
 from monadnock.errors import MonadnockError, nearest
 from monadnock.models.adapter import Adapter, Source
-from monadnock.models.family import family
+from monadnock.models.config_check import find_family
 from monadnock.models.packaged import PACKAGED, packaged_path
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -56,16 +56,14 @@ def load(
         import transformers
 
         config = transformers.AutoConfig.from_pretrained(place, **options)
-        _check_config(source, config)
+        find_family(config)  # refuses what cannot be scanned, before any weight is read
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, config=config, **options)
         extra: dict[str, Any] = {"device_map": device_map} if device_map is not None else {}
         if source.kind in ("gguf", "packaged"):
             extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
         elif source.kind == "folder":
             extra["use_safetensors"] = _has_safetensors(Path(place))
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            place, config=config, dtype=kind, **extra, **options
-        )
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(place, config=config, dtype=kind, **extra, **options)
         if device_map is None:
             loaded = loaded.to(device)
     commit = getattr(config, "_commit_hash", None)
@@ -106,15 +104,6 @@ def _check_request(dtype: str, device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise MonadnockError(f"Device {device!r} cannot be used here: {_first_line(error)}") from error
-
-
-def _check_config(source: Source, config: Any) -> None:
-    """Refuse what is not a decoder-only language model of a known family, before any weight is read."""
-    if getattr(config, "is_encoder_decoder", False):
-        raise MonadnockError(
-            f"{source.id} is an encoder-decoder model ({config.model_type}); monadnock scans decoder-only models."
-        )
-    family(config.get_text_config(decoder=True).model_type)
 
 
 def _check_gguf(path: Path) -> None:

@@ -65,9 +65,7 @@ class Activations:
                 tables["features"] += [place | row for row in _features(stat)]
                 bad = int(stat.scalars[:, 8].sum())
                 if bad:
-                    tables["nonfinite"].append(
-                        {"where": stream.value, "layer": layer, "name": "text", "count": bad}
-                    )
+                    tables["nonfinite"].append({"where": stream.value, "layer": layer, "name": "text", "count": bad})
         return tables
 
 

@@ -11,6 +11,7 @@ TOP = 8  # keys kept of every head and window
 LOCAL = 8  # keys that count as local, the query's own included
 OUTLIER_RATIO = 1000.0  # tau of an2025
 SEEN_SHARE = 0.25  # a sink must be seen by this share of the queries: the last keys are seen by few
+TINY = 1e-30  # 0 log 0 is 0
 ENTROPY_STRIDE = 8  # entropy is taken over every 8th query: the logarithm is the dear part
 
 FIRST, SINK, SINK_POSITION, ENTROPY, DISTANCE, PREVIOUS, SELF, NEAR = range(8)
@@ -37,9 +38,9 @@ class Attention(Statistic):
         outliers: number of keys with c_j > 1000 mean_j c_j, [num_windows, head + 1].
     """
 
-    rules: ClassVar[dict[str, Rule]] = {
-        name: "window" for name in ("head", "top_value", "top_position", "top_queries", "peak", "outliers")
-    }
+    rules: ClassVar[dict[str, Rule]] = dict.fromkeys(
+        ("head", "top_value", "top_position", "top_queries", "peak", "outliers"), "window"
+    )
     head: Tensor
     top_value: Tensor
     top_position: Tensor
@@ -65,7 +66,7 @@ class Attention(Statistic):
         weights = torch.stack([torch.ones_like(index), index]).expand(heads, -1, -1)
         self._sums[:, :, first : first + keys] += weights @ probs
         sample = probs[:, (-start) % ENTROPY_STRIDE :: ENTROPY_STRIDE]
-        self._near[:, 0] -= torch.xlogy(sample, sample).sum((1, 2))
+        self._near[:, 0] -= (sample * sample.clamp(min=TINY).log()).sum((1, 2))
         self._near[:, 1:] += _band(probs, start - first)
         if start + queries == size:
             self._fold(batch.num_queries, window)
@@ -116,10 +117,14 @@ def _band(probs: Tensor, offset: int) -> Tensor:
         probs: [head, query, key].
         offset: column of the first query's own key.
     """
-    diagonals = [
-        probs.diagonal(offset - back, dim1=1, dim2=2).sum(1, dtype=torch.float64)
-        for back in range(LOCAL)
-        if probs.shape[1] + offset - back > 0
-    ]
-    zero = torch.zeros_like(diagonals[0])
-    return torch.stack([diagonals[1] if len(diagonals) > 1 else zero, diagonals[0], sum(diagonals, zero)], dim=1)
+    heads, queries, keys = probs.shape
+    if offset >= LOCAL - 1:  # the band lies within the block: one strided view, one sum
+        probs = probs.contiguous()
+        place = probs.storage_offset() + offset - LOCAL + 1
+        band = probs.as_strided((heads, queries, LOCAL), (queries * keys, keys + 1, 1), place)
+        sums = band.sum(1, dtype=torch.float64).flip(1)  # [head, distance]
+    else:
+        sums = probs.new_zeros(heads, LOCAL, dtype=torch.float64)
+        for back in range(min(LOCAL, queries + offset)):
+            sums[:, back] = probs.diagonal(offset - back, dim1=1, dim2=2).sum(1, dtype=torch.float64)
+    return torch.stack([sums[:, 1], sums[:, 0], sums.sum(1)], dim=1)

@@ -13,5 +13,5 @@ FAMILY = Family(
     down="mlp.dense_4h_to_h",
     final_norm="final_layer_norm",
     attention_module="attention",
-    handles=names("classifier_dropout use_parallel_residual"),
+    handles=names("use_parallel_residual"),
 )

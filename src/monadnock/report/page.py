@@ -1,0 +1,126 @@
+"""Puts the page together from a run and writes it in one step."""
+
+import base64
+import hashlib
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from bokeh.core.types import ID
+from bokeh.embed import json_item
+from bokeh.resources import Resources
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from monadnock.errors import MonadnockError
+from monadnock.findings.run import Run
+from monadnock.findings.schema import TABLES
+from monadnock.report import (
+    charts_activations,
+    charts_attention,
+    charts_massive,
+    charts_router,
+    charts_weights,
+    facts,
+    text,
+)
+from monadnock.report.parts import Block, Findings, Section
+
+SECTIONS: tuple[Section, ...] = (
+    *charts_activations.SECTIONS,
+    *charts_massive.SECTIONS,
+    *charts_attention.SECTIONS,
+    *charts_router.SECTIONS,
+    *charts_weights.SECTIONS,
+)
+
+
+def write_report(run: Run, path: str | Path | None = None) -> Path:
+    """Write a run's report, by default to `report.html` in the run folder, and return its path.
+
+    The page holds all it needs, and opens from disk without a network. It appears whole or not at all.
+
+    Raises:
+        MonadnockError: if the page cannot be written.
+
+    Example:
+        >>> write_report(Run.open("demo"))  # doctest: +SKIP
+        PosixPath('demo/report.html')
+    """
+    path = Path(path) if path is not None else run.path / "report.html"
+    page = render(run)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        draft.write_text(page, encoding="utf-8", newline="\n")
+        draft.replace(path)
+    except OSError as error:
+        raise MonadnockError(f"The report could not be written to {path}: {error.strerror or error}.") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def render(run: Run) -> str:
+    """Return the page of a run as HTML."""
+    findings = Findings(run.manifest, {name: run.table(name) for name in run.manifest.tables if name in TABLES})
+    present = [section for section in SECTIONS if any(name in findings.tables for name in section.tables)]
+    charts: list[dict[str, Any]] = []
+    environment = Environment(
+        loader=PackageLoader("monadnock.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: text.printable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [
+        {"about": section, "blocks": [_block(block, findings, charts) for block in _drawn(section, findings)]}
+        for section in present
+    ]
+    scripts = [Markup("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw))]
+    scripts.append(Markup(environment.get_template("page.js.j2").render()))
+    return environment.get_template("page.html.j2").render(
+        manifest=run.manifest,
+        facts=facts.facts(run.manifest),
+        provenance=facts.provenance(run.manifest),
+        sources=facts.SOURCES,
+        warnings=facts.warnings(findings),
+        sentences=run.summary().items,
+        sections=sections,
+        missing=[section.title for section in SECTIONS if section not in present],
+        charts=_island(charts),
+        scripts=scripts,
+        allowed=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+    )
+
+
+def _drawn(section: Section, findings: Findings) -> list[Block]:
+    if all(findings[name].is_empty() for name in section.tables):
+        return []
+    return section.draw(findings)
+
+
+def _block(block: Block, findings: Findings, charts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the template needs of a block; a chart goes to `charts` and leaves its number."""
+    seen: dict[str, Any] = {"about": block, "cited": facts.cited(block.notes, findings.manifest)}
+    if isinstance(block.body, pl.DataFrame):
+        seen["heads"] = [(name.replace("_", " "), dtype.is_numeric()) for name, dtype in block.body.schema.items()]
+        seen["rows"] = [["" if value is None else text.cell(value) for value in row] for row in block.body.rows()]
+    elif block.body is not None:
+        seen["chart"] = f"chart-{len(charts)}"
+        charts.append(dict(json_item(block.body, ID(seen["chart"]))))
+    return seen
+
+
+def _island(charts: list[dict[str, Any]]) -> Markup:
+    """Return JSON that may stand in a script element: nothing in it can end the element or start another."""
+    dump = json.dumps(charts, allow_nan=False, separators=(",", ":"))
+    for char in "<>&":
+        dump = dump.replace(char, f"\\u{ord(char):04x}")
+    return Markup(dump)
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

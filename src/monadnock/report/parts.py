@@ -1,0 +1,107 @@
+"""What a page is made of: sections of charts and small tables, each with its sentence and its definitions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+from bokeh.plotting import figure
+
+from monadnock.findings import schema
+from monadnock.findings.manifest import Manifest
+from monadnock.report.theme import GREY
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run as the charts see it: its manifest and the tables it has."""
+
+    manifest: Manifest
+    tables: Mapping[str, pl.DataFrame]
+
+    def __getitem__(self, name: str) -> pl.DataFrame:
+        """Return a table; one that the run does not have is empty."""
+        return self.tables[name] if name in self.tables else schema.table(name).frame()
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a chart's legend.
+
+    Attributes:
+        label: what the mark stands for.
+        colour: its colour.
+        mark: solid, dashed, dotted or dotdash (lines), dot, ring, area, or diamond and flag (white with a black edge).
+    """
+
+    label: str
+    colour: str
+    mark: str = "area"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A chart, a small table, or only a sentence (no body), under a heading with its definitions.
+
+    Attributes:
+        title: the heading.
+        says: one sentence on what is shown, or on why there is nothing to show.
+        notes: definitions, most of them straight from the schema.
+        body: a bokeh figure, a frame whose columns are the table's heads, or nothing.
+        keys: the legend, drawn beside the chart and never over it.
+        alt: what a screen reader says instead of the chart.
+        wide: whether the block takes the full width of the page.
+    """
+
+    title: str
+    says: str
+    notes: tuple[str, ...] = ()
+    body: figure | pl.DataFrame | None = None
+    keys: tuple[Key, ...] = ()
+    alt: str = ""
+    wide: bool = False
+
+    @property
+    def kind(self) -> str:
+        """How the template shows the body: chart, table or text."""
+        return "text" if self.body is None else "table" if isinstance(self.body, pl.DataFrame) else "chart"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page.
+
+    Attributes:
+        key: anchor in the page.
+        title: the heading.
+        says: one sentence on the question that it answers.
+        tables: the tables it is drawn from; without any of them it is left out.
+        empty: the sentence that stands there when all of them have no rows.
+        draw: makes the blocks from the findings.
+    """
+
+    key: str
+    title: str
+    says: str
+    tables: tuple[str, ...]
+    empty: str
+    draw: Callable[[Findings], list[Block]]
+
+
+def meaning(table: str, *columns: str) -> tuple[str, ...]:
+    """Return the schema's own definitions of columns, as notes."""
+    docs = {name: doc for name, _, doc in schema.table(table).columns}
+    return tuple(f"{column}: {docs[column]}." for column in columns)
+
+
+def legend(present: pl.Series, colours: Mapping[str, str]) -> tuple[Key, ...]:
+    """Return the legend of the names that occur: the known ones in their order, then the others in grey."""
+    names = present.drop_nulls().unique(maintain_order=True).to_list()
+    known = [Key(name, colour) for name, colour in colours.items() if name in names]
+    return (*known, *(Key(name, GREY) for name in names if name not in colours))
+
+
+def by_stream(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Split a table by stream: the residual first, then the intermediate state, then what else was observed."""
+    names = frame["stream"].drop_nulls().unique(maintain_order=True).to_list()
+    names.sort(key=lambda name: {"residual": 0, "down_proj_input": 1}.get(name, 2))
+    return [(name, frame.filter(pl.col("stream") == name)) for name in names]

@@ -1,0 +1,190 @@
+"""Synthetic runs: plausible tables of a 6-layer, 4-head model, with token texts that try to break the page."""
+
+import math
+import random
+
+import pytest
+
+from monadnock.findings import Manifest, Run, schema
+from monadnock.report import write_report
+from monadnock.report.parts import Findings
+from tests.report.html_page import Page
+
+LAYERS, HEADS, EXPERTS, WINDOWS, LENGTH = 6, 4, 3, 4, 128
+STREAMS = ("residual", "down_proj_input")
+HOSTILE = (
+    "</script><script>document.title = 'owned'</script>",
+    "<img src=x onerror=\"document.title = 'owned'\">",
+    "&lt;b&gt;",
+    "$$x^2$$ \\(y\\)",
+    " \n\t",
+    "\x00\x1b[31m\u202e",
+    "@{token_text}{safe}",
+    "",
+    " the",
+    "🪨",
+)
+MODEL = "</title><script>document.title = 'owned'</script><b>mountain</b>\x07"
+
+
+def manifest(**text):
+    return Manifest.model_validate(
+        {
+            "monadnock": "0.1.0",
+            "model": {
+                "id": MODEL,
+                "source": "object",
+                "family": "llama",
+                "dtype": "float32",
+                "device": "cpu",
+                "num_layers": LAYERS,
+                "num_heads": HEADS,
+                "num_kv_heads": 2,
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_experts": EXPERTS,
+                "vocab_size": 100,
+                "num_parameters": 123456,
+            },
+            "text": {
+                "source": "<i>topics</i>",
+                "num_windows": WINDOWS,
+                "length": LENGTH,
+                "bos": True,
+                "start_token_id": 1,
+                "start_token": "<s>",
+                "token_hash": "0" * 64,
+                "seed": 0,
+                **text,
+            },
+            "probes": ["activations"],
+            "attention": "eager, observed",
+            "thresholds": {
+                "an2025.activation_ratio": 1000.0,
+                "sun2024.magnitude": 100.0,
+                "sun2024.median_ratio": 1000.0,
+                "gu2025.sink_mass": 0.3,
+            },
+            "versions": {"torch": "2.13.0"},
+            "self_check": {"relative_error": 1e-7, "tolerance": 1e-5, "num_logit_positions": LENGTH},
+            "seconds": 12.3,
+        }
+    )
+
+
+def rows(name):
+    """Return plausible rows of a table; here and there a value is missing, NaN or infinite."""
+    rng = random.Random(name)
+    huge = lambda layer: rng.lognormvariate(1, 0.3) * (800 if 2 <= layer <= 4 else 4)  # noqa: E731
+    at = [(stream, layer) for stream in STREAMS for layer in range(LAYERS)]
+    grid = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
+    token = lambda: {  # noqa: E731
+        "token": rng.choice(HOSTILE),
+        "token_id": rng.randrange(100),
+        "token_class": rng.choice(["start", "delimiter", "weak", "other"]),
+    }
+    make = {
+        "layers": lambda: [
+            {"stream": s, "layer": i, "top1": top, "top2": top / 2, "top3": top / 3, "median": 0.1 * i, "mean_abs": 0.2,
+             "rms": 0.3, "kurtosis": math.nan, "num_outliers": int(top > 500)}
+            for s, i in at for top in [huge(i) if i != 5 else math.inf]
+        ],
+        "activations": lambda: [
+            {"stream": s, "layer": i, "rank": r + 1, "sequence": w, "position": rng.choice([0, 0, 7]), **token(),
+             "feature": rng.choice([3, 17]), "value": -huge(i), "ratio_mean": 2000.0, "ratio_median": math.inf,
+             "criterion": rng.choice(["an2025", "sun2024", "an2025+sun2024", None]), "overflows_float16": False}
+            for s, i in at for w in range(WINDOWS) for r in range(5)
+        ],
+        "features": lambda: [
+            {"stream": s, "layer": i, "feature": f, "max_abs": huge(i) / (f + 1), "mean_abs": 0.3}
+            for s, i in at for f in rng.sample(range(20), 12)
+        ],
+        "start_states": lambda: [
+            {"stream": s, "layer": i, "rank": r + 1, "feature": f, "value": (-1) ** f * huge(i) / (r + 1)}
+            for s, i in at for r, f in enumerate([3, 17, 5, 8])
+        ],
+        "massive_weights": lambda: [
+            {"layer": 2, "expert": 1, "rank": r + 1, "feature": 7 * r, "magnitude": 900 / (r + 1), "massive": r < 3}
+            for r in range(50)
+        ],
+        "super_weights": lambda: [
+            {"layer": 2, "expert": 1, "rank": r + 1, "row": 3, "column": 7 * r, "weight": 1.5, "contribution": 90.0 - r}
+            for r in range(12)
+        ],
+        "lifecycles": lambda: [
+            {"feature": 3, "birth": 2, "death": 5, "peak_layer": 3, "peak_value": -900.0, "massive": True},
+            {"feature": 3, "birth": 5, "death": None, "peak_layer": 5, "peak_value": 400.0},
+            {"feature": 17, "birth": 2, "death": None, "peak_layer": 4, "peak_value": math.nan},
+        ],
+        "norm_gains": lambda: [
+            {"layer": None if n == "final" else i, "norm": n, "feature": f, "gain": 20.0, "ratio": 20.0 / (f + 1),
+             "massive_feature": f == 3}
+            for i in range(LAYERS) for n in ("attn_input", "mlp_input", "final") for f in (3, 5)
+        ],
+        "norms": lambda: [
+            {"layer": i, "norm": n, "mean": 1.0, "median": 1.0, "min": -0.5, "max": 2.0 + i, "num_negative": 1}
+            for i in range(LAYERS) for n in ("attn_input", "mlp_input")
+        ],
+        "attention": lambda: [
+            {"layer": i, "head": h, "sequence": w, "position": r, **token(), "cumulative": 60 / (r + 1) + i,
+             "normalized": 0.5, "num_queries": LENGTH - r, "outlier": False}
+            for i in range(LAYERS) for h in (None, *range(HEADS)) for w in range(WINDOWS) for r in range(3)
+        ],
+        "heads": lambda: [
+            {"layer": i, "head": h, "kind": rng.choice(["sink", "previous", "self", "local", "broad"]),
+             "first_key_mass": rng.random(), "sink_mass": mass, "sink_position": rng.choice([0, 0, 0, 5]),
+             "sink_token_class": rng.choice(["start", "delimiter", None]), "sink": mass > 0.3, "entropy": 2.0,
+             "mean_distance": 30.0, "previous_mass": 0.1, "self_mass": 0.2, "local_mass": 0.3, "num_outliers": 0}
+            for i, h in grid for mass in [rng.random()]
+        ],
+        "weights": lambda: [
+            {"layer": i, "module": m, "expert": e, "axis": a, "extremal_ratio": rng.lognormvariate(2, 1),
+             "index": None if a == "tensor" else 3, "sigma_over_mean": 1.26, "kurtosis": 3.4, "num_outliers": 0,
+             "w8_error": math.inf if (i, m) == (0, "q") else rng.random() / 30}
+            for i in range(LAYERS) for a in ("tensor", "row", "column")
+            for m, e in [("q", None), ("k", None), ("v", None), ("o", None), ("down", 0), ("down", 1)]
+        ],
+        "router": lambda: [
+            {"layer": i, "expert": e, "input": n, "probability": rng.random()}
+            for i in range(LAYERS) for e in range(EXPERTS) for n in ("start", "text")
+        ],
+        "parameters": lambda: [
+            {"component": c, "layer": i, "count": 1000 + (i or 0)}
+            for c, i in [("embedding", None), *(("q", i) for i in range(LAYERS)), ("norm", None)]
+        ],
+        "nonfinite": lambda: [
+            {"where": "weight", "layer": 1, "name": "<b>q.weight</b>", "count": 2},
+            {"where": "residual", "layer": None, "name": "text", "count": 1},
+        ],
+    }  # fmt: skip
+    return make[name]()
+
+
+def write_run(path, names=tuple(schema.TABLES), empty=(), **text):
+    """Write a run that holds the named tables; those in `empty` have no rows."""
+    frames = {name: schema.table(name).frame(None if name in empty else rows(name)) for name in names}
+    return Run.write(path, manifest(**text), frames, force=True)
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory):
+    """Return a run with every table and its report beside it; tests only read it."""
+    run = write_run(tmp_path_factory.mktemp("full") / "run")
+    assert write_report(run) == run.path / "report.html"
+    return run
+
+
+@pytest.fixture(scope="session")
+def full_page(full_run):
+    return Page.read(full_run.path / "report.html")
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    return lambda *args, **kwargs: write_run(tmp_path / "run", *args, **kwargs)
+
+
+@pytest.fixture
+def findings():
+    """Return the synthetic run as the charts see it."""
+    return Findings(manifest(), {name: schema.table(name).frame(rows(name)) for name in schema.TABLES})

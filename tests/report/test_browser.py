@@ -1,0 +1,151 @@
+"""Opens the page in Chromium: no error, no request to anywhere, no sideways scrolling, every chart drawn."""
+
+import os
+import shutil
+
+import pytest
+
+from tests.report.conftest import MODEL
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+INK = {"light": "rgb(84, 92, 104)", "dark": "rgb(169, 177, 189)"}
+LABEL_COLOURS = """() => {
+  const colours = new Set();
+  for (const doc of Bokeh.documents)
+    for (const model of doc.all_models)
+      if ("major_label_text_color" in model.properties) colours.add(model.major_label_text_color);
+  return [...colours];
+}"""
+BLANK = """() => {
+  const canvases = [];
+  const walk = root => root.querySelectorAll("*").forEach(el => {
+    if (el.localName === "canvas" && el.width > 1) canvases.push(el);
+    if (el.shadowRoot) walk(el.shadowRoot);
+  });
+  return [...document.querySelectorAll(".plot")].filter(plot => {
+    canvases.length = 0;
+    walk(plot);
+    return !canvases.some(canvas => {
+      const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      return pixels.some((value, i) => i % 4 === 3 && value > 0);
+    });
+  }).map(plot => plot.id);
+}"""
+HOVER_TEXTS = """() => [...document.querySelectorAll(".bk-Tooltip")]
+  .filter(tip => getComputedStyle(tip).display !== "none")
+  .map(({shadowRoot: root}) =>
+    ({text: root.textContent, tags: [...root.querySelectorAll("*")].map(el => el.localName)}))"""
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = shutil.which("chromium")
+    if path is None:
+        reason = "no chromium on this machine"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return path
+
+
+@pytest.fixture
+def page_file(full_run):
+    return full_run.path / "report.html"
+
+
+@pytest.fixture
+def visit(chromium, tmp_path):
+    """Return a function that opens a file, waits until it is drawn, and notes everything that goes wrong."""
+    from playwright.sync_api import sync_playwright
+
+    wrong = []
+    with sync_playwright() as playwright:
+        contexts = []
+
+        def open_page(file, width, scheme):
+            context = playwright.chromium.launch_persistent_context(
+                tmp_path / f"profile-{len(contexts)}",
+                executable_path=chromium,
+                args=FLAGS,
+                headless=True,
+                viewport={"width": width, "height": 900},
+                color_scheme=scheme,
+            )
+            contexts.append(context)
+            page = context.new_page()
+            page.on("console", lambda m: wrong.append(m.text) if m.type in {"error", "warning"} else None)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else wrong.append(r.url))
+            page.goto(file.as_uri())
+            page.wait_for_selector("html[data-charts]", timeout=60_000)
+            return page
+
+        yield open_page
+        for context in contexts:
+            context.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_draws_every_chart_and_fits(visit, page_file, width, scheme):
+    page = visit(page_file, width, scheme)
+    count = page.locator(".plot").count()
+    assert count > 20
+    assert page.evaluate("document.documentElement.dataset.charts") == str(count)
+    assert page.locator(".plot canvas").count() >= count
+    page.wait_for_function(f"({BLANK})().length === 0", timeout=20_000)
+    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
+    assert page.evaluate(LABEL_COLOURS) == [INK[scheme]]
+    assert page.title().startswith(MODEL.replace("\x07", "\\x07"))
+
+
+def test_the_toggle_dresses_the_page_and_its_charts(visit, page_file):
+    page = visit(page_file, 1280, "light")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    assert page.evaluate(LABEL_COLOURS) == [INK["dark"]]
+    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
+
+
+def test_definitions_open_by_keyboard_and_stay_inside_the_page(visit, page_file):
+    page = visit(page_file, 400, "light")
+    mark = page.locator(".info").first
+    tip = page.locator(".tip").first
+    assert not tip.is_visible()
+    mark.focus()
+    assert tip.is_visible()
+    assert "an2025" in tip.inner_text()
+    box = tip.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 400
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+
+
+def test_hovering_a_hostile_token_shows_its_text(visit, page_file):
+    page = visit(page_file, 1280, "light")
+    plot = page.locator("#carriers .block", has_text="Tokens: residual stream").locator(".plot")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    seen, tags = "", set()
+    for step in range(0, int(box["height"]) - 60, 13):
+        page.mouse.move(box["x"] + box["width"] * 0.46, box["y"] + step)
+        page.wait_for_timeout(60)
+        for tip in page.evaluate(HOVER_TEXTS):
+            seen += tip["text"]
+            tags |= set(tip["tags"])
+    assert "<img␣src=x␣onerror=" in seen
+    assert "</script><script>" in seen
+    assert tags <= {"div", "span", "b", "style"}
+    assert page.title() != "owned"
