@@ -18,7 +18,7 @@ def command(
     length: Annotated[int | None, typer.Option(help="tokens of a window  [default: 1024, or the context]")] = None,
     bos: Annotated[bool | None, typer.Option("--bos/--no-bos", help="BOS in front  [default: if there is one]")] = None,
     probes: Annotated[
-        str | None, typer.Option(help="comma-separated, as activations:query+key  [default: all]")
+        str | None, typer.Option(help="comma-separated, as weights,activations:query+key  [default: all]")
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads over all")] = None,

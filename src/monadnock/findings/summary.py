@@ -100,6 +100,8 @@ def _nonfinite(_manifest: Manifest, tables: Tables) -> str:
 
 def _massive_layer(manifest: Manifest, tables: Tables) -> str:
     table = tables["massive_weights"]
+    if not table.height:
+        return ""
     massive = table.filter(pl.col("massive"))
     first = (massive if massive.height else table).row(0, named=True)
     expert = "" if first["expert"] is None else f", expert {first['expert']}"
@@ -144,11 +146,14 @@ def _tokens(_manifest: Manifest, tables: Tables) -> str:
 
 def _sinks(manifest: Manifest, tables: Tables) -> str:
     table = tables["heads"]
-    first = table.filter(pl.col("first_key_mass") > manifest.thresholds.get("gu2025.sink_mass", 0.3))
     sinks = table.filter(pl.col("sink"))
-    share = f"{sinks.height} of {table.height} heads ({sinks.height / table.height:.0%}) have a sink"
+    if not table.height:
+        return ""
     if not sinks.height:
-        return "no head has a sink."
+        return f"none of {table.height} heads has a sink."
+    bound = manifest.thresholds.get("gu2025.sink_mass", 0.3)
+    share = f"{sinks.height} of {table.height} heads ({sinks.height / table.height:.0%}) have a sink"
+    first = sinks.filter(pl.col("sink_position") == 0)
     where = f"{first.height} of them on position 0"
     later = sinks.filter(pl.col("sink_position") > 0)
     late = ""
@@ -156,7 +161,7 @@ def _sinks(manifest: Manifest, tables: Tables) -> str:
         classes = later["sink_token_class"].value_counts(sort=True)["sink_token_class"][0]
         late = f"; {later.height} on a later token (mostly {classes}), in layers {_ranges(later['layer'].to_list())}"
     on_first = f" in layers {_ranges(first['layer'].to_list())}" if first.height else ""
-    return f"{share} (over 30 % of their attention on one key): {where}{on_first}{late}."
+    return f"{share} (a key that gets over {bound:.0%} of the attention of the queries that see it): {where}{on_first}{late}."
 
 
 def _ranges(layers: list[int]) -> str:
@@ -195,7 +200,7 @@ def _norm_gains(_manifest: Manifest, tables: Tables) -> str:
 
 
 def _eight_bit(_manifest: Manifest, tables: Tables) -> str:
-    table = tables["weights"].filter((pl.col("axis") == "tensor") & pl.col("w8_error").is_not_nan())
+    table = tables["weights"].filter((pl.col("axis") == "tensor") & pl.col("w8_error").is_finite())
     if not table.height:
         return ""
     worst = table.sort("w8_error", descending=True).head(3)
@@ -211,6 +216,8 @@ def _eight_bit(_manifest: Manifest, tables: Tables) -> str:
 
 
 def _router(_manifest: Manifest, tables: Tables) -> str:
+    if not tables["massive_weights"].height:
+        return ""
     layer = tables["massive_weights"]["layer"][0]
     table = tables["router"].filter((pl.col("layer") == layer) & (pl.col("input") == "start"))
     if not table.height:

@@ -1,6 +1,7 @@
 """Which component and which layer a parameter belongs to, by its identity rather than by its name."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -53,7 +54,8 @@ def _owners(adapter: Adapter) -> dict[int, dict[str, int]]:
         ("position", adapter.decoder.get_submodule(family.positions) if family.positions else None),
     ):
         if module is not None:
-            add(module.weight, component, module.weight.numel())
+            weight: Any = module.weight
+            add(weight, component, weight.numel())
     for layer in range(adapter.num_layers):
         for role in ROLES:
             if adapter.has(role):

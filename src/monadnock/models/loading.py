@@ -56,7 +56,7 @@ def load(
         import transformers
 
         config = transformers.AutoConfig.from_pretrained(place, **options)
-        find_family(config)  # refuses what cannot be scanned, before any weight is read
+        find_family(config.get_text_config(decoder=True))  # refuses what cannot be scanned, before any weight is read
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, config=config, **options)
         extra: dict[str, Any] = {"device_map": device_map} if device_map is not None else {}
         if source.kind in ("gguf", "packaged"):
