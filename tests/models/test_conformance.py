@@ -188,8 +188,10 @@ def test_experts_states_give_the_block_output(adapter, ids):
         top = logits.topk(adapter.config.num_experts_per_tok)
         share = torch.zeros_like(logits).scatter(1, top.indices, top.values.softmax(-1))  # [row, expert]
         total, rows = torch.zeros_like(x), 0
-        for part in seen[Site(Stream.DOWN_PROJ_INPUT, layer)]:
-            (expert,) = part.expert.unique().tolist()
+        (whole,) = seen[Site(Stream.DOWN_PROJ_INPUT, layer)]  # the rows of all experts, shown at once
+        for expert in whole.expert.unique().tolist():
+            mine = whole.expert == expert
+            part = type(whole)(whole.values[mine], whole.position[mine])
             gate, up = (linear(x[part.position], adapter, layer, role, expert) for role in ("gate", "up"))
             if adapter.family.model_type == "gpt_oss":
                 gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)

@@ -8,6 +8,8 @@ from monadnock.cli import ls, report, scan, show
 from monadnock.cli.console import complain
 from monadnock.errors import MonadnockError
 
+INTERRUPTED = 130  # the exit code that typer, too, gives to Ctrl-C
+
 app = typer.Typer(
     help="Find the systematic outliers of a language model.",
     no_args_is_help=True,
@@ -26,6 +28,8 @@ def main() -> None:
     except MonadnockError as error:
         complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         complain("Stopped; nothing was left half-written.")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from monadnock.errors import MonadnockError
+from monadnock.errors import MonadnockError, nearest
 
 BUILT_IN = "pydoc_data.topics"
 
@@ -46,6 +46,8 @@ def read_dataset(name: str, max_chars: int) -> str:
     try:
         loaded = datasets.load_dataset(path, config or None, streaming=True)
         split = split or ("test" if "test" in loaded else next(iter(loaded)))
+        if split not in loaded:
+            raise MonadnockError(f"Data set {name} has no split {split!r}: {nearest(split, loaded)}")
         rows = loaded[split]
         pieces, size = [], 0
         for row in rows:

@@ -1,5 +1,6 @@
 """A run: the folder that a scan writes and everything else reads."""
 
+import contextlib
 import json
 import shutil
 import uuid
@@ -43,7 +44,11 @@ class Run:
         """
         path = Path(path)
         file = path / "manifest.json"
-        if not file.is_file():
+        try:
+            found = file.is_file()
+        except OSError as error:
+            raise MonadnockError(f"{str(path)[:80]} cannot be looked into: {error.strerror}.") from error
+        if not found:
             raise MonadnockError(f"{path} is not a run: it holds no manifest.json; make one with `monadnock scan`.")
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
@@ -53,7 +58,7 @@ class Run:
                     f"{path} has schema version {version}, this monadnock reads up to {SCHEMA_VERSION}: update it."
                 )
             return cls(path, Manifest.model_validate(raw))
-        except (ValueError, AttributeError, ValidationError) as error:
+        except (OSError, ValueError, AttributeError, ValidationError) as error:
             raise MonadnockError(f"{file} is damaged ({str(error).splitlines()[0]}); scan the model again.") from error
 
     @classmethod
@@ -65,10 +70,11 @@ class Run:
         Raises:
             MonadnockError: if `path` holds a run and `force` is off, holds other files, or cannot be written.
         """
-        path = Path(path).absolute()
+        path = Path(path).resolve()  # through a link: the folder itself is replaced
         check_free(path, force=force)
         manifest = manifest.model_copy(update={"tables": {name: frame.height for name, frame in tables.items()}})
-        draft = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+        draft = path.parent / f".{path.name[:64]}.{uuid.uuid4().hex[:8]}"
+        new_parents = [parent for parent in path.parents if not parent.exists()]
         try:
             (draft / "tables").mkdir(parents=True)
             for name, frame in tables.items():
@@ -76,9 +82,15 @@ class Run:
             (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
             _replace(draft, path)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise MonadnockError(f"The run could not be written to {path}: {error}. Nothing was left there.") from error
+            reason = str(error).partition("\n")[0]
+            raise MonadnockError(
+                f"The run could not be written to {path}: {reason}. Nothing was left there."
+            ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+            with contextlib.suppress(OSError):  # parents that hold something, the run first of all, stay
+                for parent in new_parents:
+                    parent.rmdir()
         return cls(path, manifest)
 
     def table(self, name: str) -> pl.DataFrame:
@@ -92,9 +104,10 @@ class Run:
             raise MonadnockError(f"This run has no table {name!r}: {nearest(name, self.manifest.tables)}")
         try:
             return known.frame(pl.read_parquet(self.path / "tables" / f"{name}.parquet"))
-        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            reason = str(error).partition("\n")[0]
             raise MonadnockError(
-                f"Table {name!r} of {self.path} is damaged ({error}); scan the model again."
+                f"Table {name!r} of {self.path} is damaged ({reason}); scan the model again."
             ) from error
 
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -119,11 +132,14 @@ class Run:
 
 def check_free(path: Path, *, force: bool) -> None:
     """Raise a `MonadnockError` unless a run may be written at `path`."""
-    if not path.exists():
-        return
+    try:
+        if not path.exists():
+            return
+    except OSError as error:
+        raise MonadnockError(f"{str(path)[:80]} cannot be a folder for the run: {error.strerror}.") from error
     if not path.is_dir():
         raise MonadnockError(f"{path} is a file; give a folder for the run.")
-    if (path / "manifest.json").is_file():
+    if (path / "manifest.json").is_file() and (path / "tables").is_dir():
         if not force:
             raise MonadnockError(f"{path} already holds a run; give another folder, or --force to replace it.")
     elif any(path.iterdir()):
@@ -134,11 +150,11 @@ def _replace(draft: Path, path: Path) -> None:
     """Move `draft` to `path`; what was there before survives until the new one stands."""
     old = None
     if path.exists():
-        old = path.parent / f".{path.name}.old.{uuid.uuid4().hex[:8]}"
+        old = path.parent / f".{path.name[:64]}.old.{uuid.uuid4().hex[:8]}"
         path.rename(old)
     try:
         draft.rename(path)
-    except OSError:
+    except BaseException:  # KeyboardInterrupt too
         if old:
             old.rename(path)
         raise

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from monadnock.errors import MonadnockError
 from monadnock.models.config_check import check_config, find_family
 from monadnock.models.family import NORMS, Family
+from monadnock.models.offload import present
 from monadnock.models.weight import WeightView, cut
 from monadnock.sites import Stream
 
@@ -106,7 +107,8 @@ class Adapter:
     @property
     def device(self) -> torch.device:
         """Device of the input embedding, where token ids go."""
-        return self.model.get_input_embeddings().weight.device
+        device = self.model.get_input_embeddings().weight.device
+        return torch.device("cpu") if device.type == "meta" else device  # accelerate moves the ids on
 
     @property
     def dtype(self) -> torch.dtype:
@@ -150,17 +152,21 @@ class Adapter:
             role: q, k, v, o, gate, up or down.
             expert: which expert, for gate, up and down of a mixture-of-experts layer.
         """
-        return self._cut(self.stored(layer, role), role, expert)
+        path = self._spec(role)[0]
+        return self._cut(self._values(layer, path, "weight"), role, expert)
+
+    def _values(self, layer: int, path: str, name: str) -> Any:
+        """Return the values of a module's parameter, or of the parameter at `path` itself, wherever they are kept."""
+        if isinstance(self.module(layer, path), Tensor):
+            owner, _, leaf = path.rpartition(".")
+            return present(self.module(layer, owner), leaf + ("" if name == "weight" else name))
+        return present(self.module(layer, path), name)
 
     def bias(self, layer: int, role: str, expert: int | None = None) -> WeightView | None:
         """Return the bias [out] that belongs to a weight, shared with the model, or None."""
-        path, _ = self._spec(role)
-        part = self.module(layer, path)
-        if isinstance(part, Tensor):
-            owner, _, name = path.rpartition(".")
-            stored = getattr(self.module(layer, owner), f"{name}_bias", None)
-        else:
-            stored = part.bias
+        path = self._spec(role)[0]
+        bare = isinstance(self.module(layer, path), Tensor)
+        stored = self._values(layer, path, "_bias" if bare else "bias")
         return None if stored is None else self._cut(stored, role, expert)
 
     def _cut(self, stored: Tensor, role: str, expert: int | None) -> WeightView:
@@ -183,7 +189,7 @@ class Adapter:
             for expert in experts:
                 yield role, expert, self.weight(layer, role, expert)
         if self.family.router:
-            yield "router", None, WeightView(self.module(layer, self.family.router).weight.detach())
+            yield "router", None, WeightView(self._values(layer, self.family.router, "weight").detach())
 
     def norm(self, layer: int | None, name: str) -> nn.Module | None:
         """Return a norm module of a layer, or the final norm (`layer=None`, `name="final"`); None if there is none."""
@@ -207,7 +213,7 @@ class Adapter:
     def gains(self, layer: int | None, name: str) -> Tensor | None:
         """Return the effective gains [width] of a norm, or None if the norm is missing or has none."""
         module = self.norm(layer, name)
-        weight = getattr(module, "weight", None)
+        weight = None if module is None else present(module, "weight")
         return None if weight is None else weight.detach().float().flatten() + self.family.norm_offset
 
     def norms(self) -> Iterator[tuple[int | None, str, Tensor]]:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from monadnock.models.adapter import Adapter
+from monadnock.models.offload import present
 from monadnock.models.weight import ROLES
 
 
@@ -32,11 +33,14 @@ def components(adapter: Adapter) -> Iterator[tuple[str, int | None, int]]:
             yield component, layer, count
 
 
-def layers_by_name(adapter: Adapter) -> dict[str, int]:
-    """Return the layer of every parameter that belongs to one, by the parameter's name."""
+def parameters(adapter: Adapter) -> Iterator[tuple[int | None, str, Tensor]]:
+    """Yield (layer, name, values) of every parameter, each once, also of those that accelerate has moved away."""
     layer_of = {id(p): index for index, layer in enumerate(adapter.layers) for p in layer.parameters()}
-    named = adapter.model.named_parameters()
-    return {name: layer_of[id(parameter)] for name, parameter in named if id(parameter) in layer_of}
+    for name, parameter in adapter.model.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        values = present(adapter.model.get_submodule(owner), leaf)
+        if values is not None:
+            yield layer_of.get(id(parameter)), name, values.detach()
 
 
 def _owners(adapter: Adapter) -> dict[int, dict[str, int]]:

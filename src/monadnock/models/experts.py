@@ -23,7 +23,7 @@ def register() -> None:
 
 
 def observed_experts(module: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-    """Compute a layer of experts one expert at a time, and show the watcher every intermediate state.
+    """Compute a layer of experts one expert at a time, and show the watcher all intermediate states at once.
 
     Args:
         module: a transformers experts module with `gate_up_proj`, `down_proj` and its own `_apply_gate`.
@@ -35,6 +35,7 @@ def observed_experts(module: Any, hidden: Tensor, top_k_index: Tensor, top_k_wei
         The weighted sum of the experts' outputs, [tokens, d_model].
     """
     watch = watchers.get(module)
+    shown: list[tuple[Tensor, Tensor, Tensor]] = []
     output = torch.zeros_like(hidden, dtype=torch.promote_types(hidden.dtype, torch.float32))
 
     def linear(x: Tensor, name: str, expert: int) -> Tensor:
@@ -49,9 +50,11 @@ def observed_experts(module: Any, hidden: Tensor, top_k_index: Tensor, top_k_wei
         else:
             state = module.act_fn(linear(hidden[token], "up_proj", expert))
         if watch is not None:
-            watch(state, token, torch.full_like(token, expert))
+            shown.append((state, token, torch.full_like(token, expert)))
         out = linear(state, "down_proj", expert)
         if getattr(module, "has_post_expert_norm", False):
             out = module.post_expert_norm(out)
         output.index_add_(0, token, (out * top_k_weights[token, slot, None]).to(output.dtype))
+    if watch is not None:
+        watch(*(torch.cat(parts) for parts in zip(*shown, strict=True)))
     return output.to(hidden.dtype)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,19 @@ def load(
 
         config = transformers.AutoConfig.from_pretrained(place, **options)
         find_family(config.get_text_config(decoder=True))  # refuses what cannot be scanned, before any weight is read
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, config=config, **options)
+        with _told_in_one_sentence(source, "its tokenizer "):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, config=config, **options)
         extra: dict[str, Any] = {"device_map": device_map} if device_map is not None else {}
         if source.kind in ("gguf", "packaged"):
             extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
         elif source.kind == "folder":
             extra["use_safetensors"] = _has_safetensors(Path(place))
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(place, config=config, dtype=kind, **extra, **options)
+        extra |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told by _check_complete instead
+        with _told_in_one_sentence(source, "its weights "):
+            loaded, info = transformers.AutoModelForCausalLM.from_pretrained(
+                place, config=config, dtype=kind, **extra, **options
+            )
+        _check_complete(source, info)
         if device_map is None:
             loaded = loaded.to(device)
     commit = getattr(config, "_commit_hash", None)
@@ -73,6 +80,10 @@ def load(
 def _locate(model: str, revision: str | None) -> tuple[Source, str, dict[str, Any]]:
     """Say what kind of place a model name means, and how transformers finds it."""
     path = Path(model).expanduser()
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise MonadnockError(f"{model[:80]} cannot be looked up: {error.strerror}") from error
     if model in PACKAGED and not path.exists():
         file = packaged_path(model)
         return Source(model, "packaged"), str(file.parent), {"gguf_file": file.name}
@@ -101,7 +112,8 @@ def _check_request(dtype: str, device: str) -> None:
     if dtype not in DTYPES:
         raise MonadnockError(f"dtype {dtype!r} was asked: {nearest(dtype, DTYPES)}")
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise MonadnockError("Device 'meta' holds no values, so nothing can be measured on it.")
     except (RuntimeError, AssertionError) as error:
         raise MonadnockError(f"Device {device!r} cannot be used here: {_first_line(error)}") from error
 
@@ -136,21 +148,45 @@ def _has_safetensors(folder: Path) -> bool:
     raise MonadnockError(f"{folder} holds a config.json but no weights (*.safetensors or pytorch_model*.bin).")
 
 
+def _check_complete(source: Source, info: Any) -> None:
+    """Refuse a checkpoint that leaves weights of the model random; transformers only warns of it."""
+    if wrong := sorted(info["mismatched_keys"]):
+        name, found, expected = wrong[0]
+        raise MonadnockError(
+            f"{source.id} does not fit its config: {name} is {list(found)}, the config asks for {list(expected)}."
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise MonadnockError(
+            f"{source.id} lacks {len(missing)} of the weights that its config asks for, the first is {missing[0]}."
+        )
+
+
 @contextlib.contextmanager
-def _told_in_one_sentence(source: Source) -> Iterator[None]:
+def _told_in_one_sentence(source: Source, part: str = "") -> Iterator[None]:
     """Turn what loaders raise into a `MonadnockError`."""
     try:
         yield
     except MonadnockError:
         raise
-    except Exception as error:  # safetensors, gguf, pickle, json and the hub all have exceptions of their own
-        hint = "; was a file cut short?" if source.kind == "folder" else ""
-        raise MonadnockError(f"{source.id} could not be loaded: {_first_line(error)}{hint}") from error
+    except pickle.UnpicklingError as error:
+        raise MonadnockError(
+            f"{source.id} could not be loaded: {part}are a pickle that is damaged or holds more than tensors, which "
+            "could run code; convert it to safetensors."
+        ) from error
+    except Exception as error:  # safetensors, gguf, json and the hub all have exceptions of their own
+        raise MonadnockError(f"{source.id} could not be loaded: {part}{_cause(part, error)}") from error
+
+
+def _cause(part: str, error: Exception) -> str:
+    return f"cannot be read ({_first_line(error)})" if part else _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error; the next one too where the first only announces it."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    if not lines or isinstance(error, KeyError):
+        return f"{type(error).__name__} {error}".strip()
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")]).rstrip(".")
 
 
 @contextlib.contextmanager

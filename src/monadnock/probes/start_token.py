@@ -84,9 +84,9 @@ def _intermediate(evidence: Evidence, layer: int) -> _Inner:
     state = evidence.get(Snapshot, Stream.DOWN_PROJ_INPUT, layer, "start")
     if not evidence.adapter.family.router:
         return _Inner(state.values[0].nan_to_num(), None)
-    expert = int(evidence.get(RouterMean, Stream.ROUTER_LOGITS, layer, "start").total.argmax())
-    row = (state.expert == expert).nonzero().flatten()[0]
-    return _Inner(state.values[row].nan_to_num(), expert)
+    probs = evidence.get(RouterMean, Stream.ROUTER_LOGITS, layer, "start").total
+    row = int(probs[state.expert].nan_to_num().argmax())  # among the experts that ran: a NaN router prefers none
+    return _Inner(state.values[row].nan_to_num(), int(state.expert[row]))
 
 
 def _medians(evidence: Evidence, stream: Stream) -> Tensor:

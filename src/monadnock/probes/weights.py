@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monadnock.models import Adapter
-from monadnock.models.components import layers_by_name
+from monadnock.models.components import parameters
 from monadnock.probes.base import Ask, Evidence
 
 TAU = 1000.0  # an2025: |w| > TAU * mean|w| of its row
@@ -36,11 +36,10 @@ class Weights:
                 place = {"layer": layer, "module": role, "expert": expert}
                 axes: tuple[Axis, ...] = ("tensor", "row", "column")
                 weights += [place | {"axis": axis} | slice_facts(matrix, axis) for axis in axes]
-        layer_of = layers_by_name(adapter)
-        for name, parameter in adapter.model.named_parameters():
-            bad = int((~parameter.detach().isfinite()).sum())
+        for layer, name, values in parameters(adapter):
+            bad = int((~values.isfinite()).sum())
             if bad:
-                nonfinite.append({"where": "weight", "layer": layer_of.get(name), "name": name, "count": bad})
+                nonfinite.append({"where": "weight", "layer": layer, "name": name, "count": bad})
         return {"weights": weights, "norms": [_norm(*norm) for norm in adapter.norms()], "nonfinite": nonfinite}
 
 
