@@ -10,12 +10,13 @@ drifts; memory is the peak of a process of its own. `python benchmarks/scan.py` 
 """
 
 import argparse
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -125,8 +126,11 @@ def main() -> None:
     given = parser.parse_args()
     adapter = load(given.model)
     if given.only:
-        WAYS[given.only](adapter, token_windows(adapter.tokenizer, length=given.length[0], tokens=given.length[0]))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        windows = token_windows(adapter.tokenizer, length=given.length[0], tokens=given.length[0])
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak that loading reached (Linux)
+        WAYS[given.only](adapter, windows)
+        status = Path("/proc/self/status").read_text()
+        print(int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 2**20)
         return
     print(f"{given.model}, torch {torch.__version__}, {torch.get_num_threads()} threads, {given.rounds} rounds\n")
     print("| window | way | seconds (median) | x plain: median (min to max) | peak GB | GB over plain |")
@@ -136,11 +140,17 @@ def main() -> None:
         memory = {name: peak(name, given.model, length) for name in WAYS}
         for name, seconds in taken.items():
             ratios = [mine / base for mine, base in zip(seconds, taken["plain"], strict=True)]
-            print(
-                f"| 1 x {length} | {name} | {statistics.median(seconds):.2f} | {statistics.median(ratios):.2f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f}) | {memory[name]:.2f} | {memory[name] - memory['plain']:.2f} |",
-                flush=True,
-            )
+            more = memory[name] - memory["plain"]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            row = [
+                f"1 x {length}",
+                name,
+                f"{statistics.median(seconds):.2f}",
+                spread,
+                f"{memory[name]:.2f}",
+                f"{more:.2f}",
+            ]
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -204,17 +204,20 @@ def _bar(what: str, total: int, show: bool) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Hold the model in evaluation mode, and give it back in the mode it was in."""
-    training = model.training
+    """Hold the model in evaluation mode, and give every module back in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 def _adapt(model: Any, tokenizer: Any) -> Adapter:
     if isinstance(model, Adapter):
+        if model.tokenizer is None:
+            raise MonadnockError(f"{model.source.id} was given without its tokenizer; make the Adapter with one.")
         return model
     if not hasattr(model, "get_decoder") or not hasattr(model, "config"):
         raise MonadnockError(
@@ -230,14 +233,14 @@ def _windows(adapter: Adapter, *, tokens: int | None, length: int | None, bos: b
     limit = adapter.context_length
     if length is not None and limit is not None and length > limit:
         raise MonadnockError(f"Windows of {length} tokens were asked, but {adapter.source.id} sees at most {limit}.")
-    length = length or min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH, tokens or DEFAULT_LENGTH)
-    windows = token_windows(
-        adapter.tokenizer, length=length, tokens=max(tokens or DEFAULT_TOKENS, length), bos=bos, **source
-    )
+    tokens = DEFAULT_TOKENS if tokens is None else tokens
+    length = min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH, tokens) if length is None else length
+    windows = token_windows(adapter.tokenizer, length=length, tokens=max(tokens, length), bos=bos, **source)
     rows = adapter.model.get_input_embeddings().weight.shape[0]
-    if int(windows.ids.max()) >= rows:
+    largest = max(int(windows.ids.max()), adapter.tokenizer.bos_token_id or 0)  # BOS is fed alone in any case
+    if largest >= rows:
         raise MonadnockError(
-            f"The tokenizer gives id {int(windows.ids.max())}, but the model has {rows} embeddings; "
+            f"The tokenizer gives id {largest}, but the model has {rows} embeddings; "
             "give the tokenizer that belongs to the model."
         )
     return windows

@@ -114,7 +114,22 @@ def _massive_layer(manifest: Manifest, tables: Tables) -> str:
     rest = table.filter(~pl.col("massive"))
     largest_rest = f"; the next is {_number(rest['magnitude'][0])}" if rest.height else ""
     noun = "row" if len(rows) == 1 else "rows"
-    return f"layer {first['layer']}{expert}, {noun} {_list(rows)} of W_up and W_gate{largest_rest}."
+    gated = "weights" not in tables or "gate" in tables["weights"]["module"]
+    matrices = "W_up and W_gate" if gated else "W_up"
+    return f"layer {first['layer']}{expert}, {noun} {_list(rows)} of {matrices}{largest_rest}{_runner_up(tables)}."
+
+
+def _runner_up(tables: Tables) -> str:
+    """Name the layer with the second largest |x_down| up to the peak of |h|, as the massive layer was chosen."""
+    if "start_states" not in tables:
+        return ""
+    first = tables["start_states"].filter(pl.col("rank") == 1).with_columns(pl.col("value").abs())
+    residual = first.filter(pl.col("stream") == "residual").sort("value", descending=True)
+    inner = first.filter((pl.col("stream") == "down_proj_input") & (pl.col("layer") <= residual["layer"][0]))
+    if inner.height < 2:
+        return ""
+    second = inner.sort("value", descending=True).row(1, named=True)
+    return f"; the runner-up is layer {second['layer']} with {_number(second['value'])}"
 
 
 def _features(_manifest: Manifest, tables: Tables) -> str:
@@ -158,10 +173,11 @@ def _sinks(manifest: Manifest, tables: Tables) -> str:
     later = sinks.filter(pl.col("sink_position") > 0)
     late = ""
     if later.height:
-        classes = later["sink_token_class"].value_counts(sort=True)["sink_token_class"][0]
+        classes = later["sink_token_class"].fill_null("unknown").mode().sort()[0]
         late = f"; {later.height} on a later token (mostly {classes}), in layers {_ranges(later['layer'].to_list())}"
     on_first = f" in layers {_ranges(first['layer'].to_list())}" if first.height else ""
-    return f"{share} (a key that gets over {bound:.0%} of the attention of the queries that see it): {where}{on_first}{late}."
+    meaning = f"a key that gets over {bound:.0%} of the attention of the queries that see it"
+    return f"{share} ({meaning}): {where}{on_first}{late}."
 
 
 def _ranges(layers: list[int]) -> str:

@@ -1,5 +1,6 @@
 """Models that come inside PyPI wheels, found without importing the wheels."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -87,5 +88,6 @@ def _assembled(entry: Packaged, parts: list[Path]) -> Path:
     except OSError as error:
         raise MonadnockError(f"{entry.file} could not be put together in {cache}: {error}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it could not be made, there is nothing to remove
+            draft.unlink()
     return whole

@@ -51,7 +51,7 @@ def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
         axis: `row` takes the slices matrix[i, :], `column` matrix[:, j], `tensor` the whole matrix as one slice.
 
     Example:
-        >>> slice_facts(torch.tensor([[1.0, -1.0], [9.0, 1.0]]), "column")["extremal_ratio"]
+        >>> round(slice_facts(torch.tensor([[1.0, -1.0], [9.0, 1.0]]), "column")["extremal_ratio"], 4)
         1.8
     """
     slices = {"tensor": matrix.reshape(1, -1), "row": matrix, "column": matrix.t()}[axis]  # [slice, entry]

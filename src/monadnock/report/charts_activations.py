@@ -87,7 +87,11 @@ def features(findings: Findings) -> list[Block]:
 
 
 def _feature_lines(frame: pl.DataFrame):
-    top = frame.group_by("feature").agg(pl.col("max_abs").max()).sort("max_abs", descending=True, nulls_last=True)
+    top = (
+        frame.group_by("feature", maintain_order=True)
+        .agg(pl.col("max_abs").max())
+        .sort("max_abs", descending=True, nulls_last=True)
+    )
     chosen = top["feature"].head(5).cast(pl.String).to_list()
     wide = frame.with_columns(pl.col("feature").cast(pl.String)).filter(pl.col("feature").is_in(chosen))
     wide = wide.pivot("feature", index="layer", values="max_abs", aggregate_function="max")
@@ -103,7 +107,7 @@ def _tally(frame: pl.DataFrame, title: str, by: str, group: str, colours: Mappin
     if by == "token":
         frame = frame.with_columns(pl.col(by).map_elements(text.token, pl.String))
     order = frame[by].value_counts().sort("count", by, descending=[True, False]).head(_TOP).select(by).with_row_index()
-    counted = frame.group_by(by, group).agg(entries=pl.len(), largest=pl.col("value").abs().max())
+    counted = frame.group_by(by, group, maintain_order=True).agg(entries=pl.len(), largest=pl.col("value").abs().max())
     ranks = {name: rank for rank, name in enumerate(colours)}
     counted = counted.join(order, by).with_columns(_rank=pl.col(group).replace_strict(ranks, default=len(ranks)))
     counted = counted.sort("index", "_rank", group).drop("index", "_rank")

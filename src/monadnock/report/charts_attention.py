@@ -23,7 +23,7 @@ def cumulative(findings: Findings) -> list[Block]:
     rank = pl.col("cumulative").rank("ordinal", descending=True).over("layer", "sequence")
     means = means.with_columns(_rank=rank).filter(pl.col("_rank") <= 2)
     top = pl.col("cumulative").filter(pl.col("_rank") == 1)
-    frame = means.group_by("layer").agg(
+    frame = means.group_by("layer", maintain_order=True).agg(
         first=top.mean(),
         second=pl.col("cumulative").filter(pl.col("_rank") == 2).mean(),
         token=pl.col("token").filter(pl.col("_rank") == 1).drop_nulls().mode().sort().first(),
@@ -93,7 +93,7 @@ def kinds(findings: Findings) -> list[Block]:
 
 
 def _spread(findings: Findings, heads: pl.DataFrame, shown: dict[str, str]) -> Block:
-    frame = heads.group_by("layer").agg(
+    frame = heads.group_by("layer", maintain_order=True).agg(
         middle=pl.col("sink_mass").fill_nan(None).median(), rate=pl.col("sink").fill_null(False).mean()
     )
     lines = [
@@ -116,9 +116,13 @@ def _positions(flagged: pl.DataFrame) -> Block:
     if not flagged.height:
         return Block(title, "No head has a sink (gu2025).", notes)
     by = pl.format("position {}", pl.col("sink_position")).fill_null(text.NONE).alias("position")
-    counted = flagged.group_by(by, pl.col("sink_token_class").fill_null(text.NONE)).agg(count=pl.len())
+    counted = flagged.group_by(by, pl.col("sink_token_class").fill_null(text.NONE), maintain_order=True).agg(
+        count=pl.len()
+    )
     order = (
-        counted.group_by("position").agg(_all=pl.col("count").sum()).sort("_all", "position", descending=[True, False])
+        counted.group_by("position", maintain_order=True)
+        .agg(_all=pl.col("count").sum())
+        .sort("_all", "position", descending=[True, False])
     )
     counted = counted.join(order.head(12), "position").sort(
         "_all", "position", "sink_token_class", descending=[True, False, False]

@@ -19,7 +19,7 @@ _MASSIVE_LAYER = (
 def start_token(findings: Findings) -> list[Block]:
     """Draw the largest |value| of the start token alone over the layers (log), the massive layer ringed."""
     states = findings["start_states"].filter(pl.col("rank") == 1).drop_nulls(["stream", "layer"])
-    states = states.group_by("stream", "layer").agg(pl.col("value").abs().max())
+    states = states.group_by("stream", "layer", maintain_order=True).agg(pl.col("value").abs().max())
     if not states.height:
         return []
     streams = [name for name, _ in by_stream(states)]
@@ -73,7 +73,9 @@ def lifecycles(findings: Findings) -> list[Block]:
     every = findings["lifecycles"].drop_nulls(["feature", "birth"]).with_columns(pl.col("massive").fill_null(False))
     if not every.height:
         return []
-    order = every.group_by("feature").agg(_massive=pl.col("massive").any(), _peak=pl.col("peak_value").abs().max())
+    order = every.group_by("feature", maintain_order=True).agg(
+        _massive=pl.col("massive").any(), _peak=pl.col("peak_value").abs().max()
+    )
     order = order.sort("_massive", "_peak", "feature", descending=[True, True, False], nulls_last=True).head(_MOST)
     frame = every.join(order.with_row_index("_order"), "feature").sort("_order", "birth")
     last = pl.coalesce(pl.col("death") - 1, pl.lit(num_layers - 1))

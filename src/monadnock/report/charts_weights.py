@@ -87,7 +87,9 @@ def norms(findings: Findings) -> list[Block]:
 def parameters(findings: Findings) -> list[Block]:
     """List the number of parameters by component, with the total."""
     table = findings["parameters"]
-    tally = table.group_by("component").agg(pl.col("count").sum(), layers=pl.col("layer").drop_nulls().n_unique())
+    tally = table.group_by("component", maintain_order=True).agg(
+        pl.col("count").sum(), layers=pl.col("layer").drop_nulls().n_unique()
+    )
     total = int(tally["count"].sum())
     tally = tally.with_columns(share=pl.col("count") / max(total, 1) * 100).sort("count", descending=True)
     rows = tally.select(

@@ -1,6 +1,7 @@
 """Puts the page together from a run and writes it in one step."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import uuid
@@ -58,7 +59,8 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
     except OSError as error:
         raise MonadnockError(f"The report could not be written to {path}: {error.strerror or error}.") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it could not be made, there is nothing to remove
+            draft.unlink()
     return path
 
 

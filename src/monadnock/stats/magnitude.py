@@ -10,6 +10,7 @@ from monadnock.stats.histogram import histogram, histogram_median
 
 TOP = 32  # largest entries kept of every window
 OUTLIER_RATIO = 1000.0  # tau of an2025
+FLAT = 1e-2  # of the squared mean: below, float32 sums no longer give the fourth moment to 1 %
 
 
 class _Rows(Protocol):
@@ -114,12 +115,14 @@ class Magnitude(Statistic):
         return (total / count) ** 0.5
 
     def kurtosis(self) -> float:
-        """Fourth central moment over the squared variance, over all windows."""
+        """Fourth central moment over the squared variance, over all windows; NaN if all values are nearly the same."""
         count, s1, s2, s3, s4 = self.scalars[self.seen][:, [0, 2, 3, 4, 5]].sum(0).tolist()
         mean = s1 / count
         variance = s2 / count - mean**2
+        if variance <= FLAT * mean**2:
+            return float("nan")
         fourth = s4 / count - 4 * mean * s3 / count + 6 * mean**2 * s2 / count - 3 * mean**4
-        return fourth / variance**2 if variance > 0 else float("nan")
+        return fourth / variance**2
 
     def feature_mean(self) -> Tensor:
         """Mean |x| of each feature over all rows, [width]."""

@@ -10,7 +10,7 @@ from monadnock.stats.base import Rule, Statistic
 TOP = 8  # keys kept of every head and window
 LOCAL = 8  # keys that count as local, the query's own included
 OUTLIER_RATIO = 1000.0  # tau of an2025
-SEEN_SHARE = 0.25  # a sink must be seen by this share of the queries: the last keys are seen by few
+SEEN_SHARE = 0.25  # of the queries that can see a key at most (all, or a sliding window): the last keys have few
 TINY = 1e-30  # 0 log 0 is 0
 ENTROPY_STRIDE = 8  # entropy is taken over every 8th query: the logarithm is the dear part
 
@@ -34,7 +34,8 @@ class Attention(Statistic):
         top_position: positions of these, [num_windows, head + 1, TOP].
         top_queries: how many queries see these, [num_windows, head + 1, TOP].
         peak: cumulative score, position and number of queries of the key with the largest normalised score among
-            those seen by a quarter of the queries, [num_windows, head + 1, 3] (float64).
+            those seen by a quarter of the queries (of the window's width, where it slides), [num_windows, head + 1, 3]
+            (float64).
         outliers: number of keys with c_j > 1000 mean_j c_j, [num_windows, head + 1].
     """
 
@@ -80,7 +81,7 @@ class Attention(Statistic):
         cumulative = torch.cat([sums[:, 0], sums[:, 0].mean(0, keepdim=True)])  # [head + 1, seq]
         visible = num_queries.clamp(min=1)
         normalized = cumulative / visible
-        normalized = torch.where(num_queries >= SEEN_SHARE * size, normalized, -1.0)
+        normalized = torch.where(num_queries >= SEEN_SHARE * num_queries.max(), normalized, -1.0)
         sink, position = normalized.max(1)
         top = cumulative.topk(min(TOP, size), dim=1)
         count = top.values.shape[1]
