@@ -119,7 +119,7 @@ def test_a_probe_object_beside_registered_ones(model, text, tmp_path):
 
 @pytest.mark.parametrize("family", ["llama", "mixtral", "gpt_oss", "mpt"])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_is_passedback(family, training, text, tmp_path):
+def test_the_model_is_given_back(family, training, text, tmp_path):
     model = tiny_model(family, num_hidden_layers=2) if family not in ("gpt_oss", "mpt") else tiny_model(family)
     model.train(training)
     before = state(model)
@@ -137,7 +137,7 @@ def test_parts_keep_their_own_mode(model, text, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["llama", "mpt"])
-def test_the_model_is_passedback_after_an_exception_in_a_probe(family, text, tmp_path):
+def test_the_model_is_given_back_after_an_exception_in_a_probe(family, text, tmp_path):
     model = tiny_model(family).train()
     before = state(model)
     with pytest.raises(RuntimeError, match="a bug in a probe"):

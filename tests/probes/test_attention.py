@@ -122,22 +122,50 @@ def test_head_kind(sink, previous, own, local):
 
 
 @pytest.mark.parametrize(
-    ("back", "kind"), [(None, "sink"), (0, "self"), (1, "previous"), (range(8), "local"), (range(100), "broad")]
+    ("masses", "kind"),
+    [
+        ((0.31, 0.1, 0.1, 0.9), "sink"),
+        ((0.29, 0.1, 0.1, 0.49), "broad"),
+        ((0.29, 0.29, 0.1, 0.51), "local"),
+        ((0.31, 0.32, 0.1, 0.9), "previous"),
+        ((0.1, 0.1, 0.31, 0.9), "self"),
+    ],
 )
-def test_kinds_of_hand_made_heads(tiny_adapter, back, kind):
-    """Heads that look only at the first key, at themselves, one back, at the last eight, and everywhere."""
-    size = 100
-    rows = []
-    for query in range(size):
-        steps = [query] if back is None else [back] if isinstance(back, int) else back
-        keys = {max(0, query - step) for step in steps}
-        rows.append([1 / len(keys) if key in keys else 0.0 for key in range(size)])
+def test_head_kind_at_its_bounds(masses, kind):
+    assert head_kind(*masses) == kind
+
+
+def head_of(adapter, rows: list[list[float]]) -> dict:
+    """Return the row of table `heads` for a head with these probabilities, [query, key]."""
     stat = AttentionStat(2)
     for block in Causal(torch.tensor([rows], dtype=torch.float64), None).blocks([33]):
         stat.update(block, 1)
     observed = {("text", Site(Stream.ATTN_PROBS, layer), AttentionStat): stat for layer in range(2)}
-    tables = Attention().findings(evidence_of(tiny_adapter, observed, size))
+    tables = Attention().findings(evidence_of(adapter, observed, len(rows)))
     (head,) = [row for row in tables["heads"] if row["layer"] == 0]
+    return head
+
+
+@pytest.mark.parametrize(
+    ("back", "kind"), [(None, "sink"), (0, "self"), (1, "previous"), (range(8), "local"), (range(100), "broad")]
+)
+def test_kinds_of_hand_made_heads(tiny_adapter, back, kind):
+    """Heads that look only at the first key, at themselves, one back, at the last eight, and everywhere."""
+    rows = []
+    for query in range(100):
+        steps = [query] if back is None else [back] if isinstance(back, int) else back
+        keys = {max(0, query - step) for step in steps}
+        rows.append([1 / len(keys) if key in keys else 0.0 for key in range(100)])
+    head = head_of(tiny_adapter, rows)
     assert head["kind"] == kind
     assert head["sink"] == (kind == "sink")
     assert not math.isnan(head["entropy"])
+
+
+@pytest.mark.parametrize(("mass", "sink"), [(0.28, False), (0.32, True)])
+def test_a_sink_gets_more_than_three_tenths(tiny_adapter, mass, sink):
+    rows = [[mass] + [(1 - mass) / max(query, 1) * (key <= query) for key in range(1, 100)] for query in range(100)]
+    head = head_of(tiny_adapter, rows)
+    assert head["sink_mass"] == pytest.approx(mass)
+    assert (head["sink"], head["kind"]) == (sink, "sink" if sink else "broad")
+    assert head["first_key_mass"] == pytest.approx(mass)
