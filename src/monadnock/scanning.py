@@ -1,15 +1,17 @@
 """Scan a model: observe what the probes ask for in one pass over the text, and write what they found as a run."""
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -85,14 +87,16 @@ def scan(
     path = Path(out) if out is not None else _fresh_path(model)
     check_free(path.absolute(), force=force)
     if isinstance(model, (str, Path)):
-        adapter = load(
-            model,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-        )
+        console = Console(file=sys.stderr)
+        with console.status(f"loading {model}") if progress and console.is_terminal else nullcontext():
+            adapter = load(
+                model,
+                dtype=dtype,
+                device=device,
+                device_map=device_map,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+            )
     else:
         adapter = _adapt(model, tokenizer)
     windows = _windows(adapter, text=text, dataset=dataset, tokens=tokens, length=length, bos=bos, seed=seed)
@@ -196,8 +200,8 @@ class _Watcher:
 def _bar(what: str, total: int, show: bool) -> Iterator[Callable[[], None]]:
     """Show progress over windows on a terminal, nothing elsewhere."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, transient=True) as bar:
-        bar.disable = not (show and bar.console.is_terminal)
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 

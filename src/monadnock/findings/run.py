@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -134,6 +135,9 @@ def check_free(path: Path, *, force: bool) -> None:
     """Raise a `MonadnockError` unless a run may be written at `path`."""
     try:
         if not path.exists():
+            ground = next(parent for parent in path.absolute().parents if parent.exists())
+            if not ground.is_dir() or not os.access(ground, os.W_OK | os.X_OK):
+                raise MonadnockError(f"{path} cannot be made: {ground} is not a folder that may be written to.")
             return
     except OSError as error:
         raise MonadnockError(f"{str(path)[:80]} cannot be a folder for the run: {error.strerror}.") from error

@@ -125,6 +125,8 @@ def _runner_up(tables: Tables) -> str:
         return ""
     first = tables["start_states"].filter(pl.col("rank") == 1).with_columns(pl.col("value").abs())
     residual = first.filter(pl.col("stream") == "residual").sort("value", descending=True)
+    if not residual.height:
+        return ""
     inner = first.filter((pl.col("stream") == "down_proj_input") & (pl.col("layer") <= residual["layer"][0]))
     if inner.height < 2:
         return ""
