@@ -84,6 +84,9 @@ def scan(
     """
     began = time.monotonic()
     wanted = resolve_probes(probes)
+    for probe in wanted:
+        for name in probe.tables:
+            table(name)  # refuses a probe whose table has no schema before anything runs
     path = Path(out) if out is not None else _fresh_path(model)
     check_free(path.absolute(), force=force)
     if isinstance(model, (str, Path)):
@@ -118,7 +121,7 @@ def observe_text(
     *,
     progress: bool = False,
     check: bool = True,
-) -> tuple[Collected, SelfCheck]:
+) -> tuple[Collected, SelfCheck | None]:
     """Collect the union of what the probes ask for: one pass over the start token, one over the windows.
 
     Args:
@@ -130,7 +133,7 @@ def observe_text(
         check: compare the first window's logits with those of a plain pass; `scan` always does.
 
     Returns:
-        The statistics by pass, site and kind, and the self-check of the first window's logits.
+        The statistics by pass, site and kind, and the self-check of the first window's logits, if there was a pass.
     """
     collected: Collected = {}
     for ask in dict.fromkeys(ask for probe in probes for ask in probe.asks(adapter)):
@@ -138,7 +141,7 @@ def observe_text(
         for layer in range(adapter.num_layers):
             collected[ask.over, Site(ask.stream, layer), ask.statistic] = ask.statistic(size)
     passes: dict[Pass, Tensor] = {"start": torch.tensor([[start]]), "text": windows.ids}
-    outcome = SelfCheck(relative_error=0.0, tolerance=TOLERANCE.get(adapter.dtype, 5e-2), num_logit_positions=0)
+    outcome = None
     for over, ids in passes.items():
         here = {(site, kind): stat for (which, site, kind), stat in collected.items() if which == over}
         if not here:
@@ -152,7 +155,7 @@ def observe_text(
             for watcher.window, row in enumerate(ids):
                 logits = adapter.forward(row, keep=positions if watcher.window == 0 else 1)
                 if watcher.window == 0 and expected is not None:
-                    outcome = self_check(expected, logits, outcome.tolerance)
+                    outcome = self_check(expected, logits, TOLERANCE.get(adapter.dtype, 5e-2))
                 step()
     return collected, outcome
 
@@ -266,7 +269,7 @@ def _tables(probes: Iterable[Probe], evidence: Evidence) -> dict[str, pl.DataFra
 
 
 def _manifest(
-    adapter: Adapter, windows: Windows, start: int, probes: Sequence[Probe], check: SelfCheck, seconds: float
+    adapter: Adapter, windows: Windows, start: int, probes: Sequence[Probe], check: SelfCheck | None, seconds: float
 ) -> Manifest:
     own = adapter.config._attn_implementation
     observed = any(ask.stream is Stream.ATTN_PROBS for probe in probes for ask in probe.asks(adapter))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monadnock.data import token_class
-from monadnock.data.token_classes import commonest
+from monadnock.data.token_classes import prevailing
 
 LATER = st.integers(1, 10**6)
 CLASSES = {
@@ -50,6 +50,8 @@ def test_examples(text, expected):
     assert token_class(text, position=3) == expected
 
 
-def test_commonest_takes_the_first_among_equals():
-    assert commonest([3, 1, 1, 3, 2]) == 3
-    assert commonest(["b", "a", "a"]) == "a"
+def test_prevailing_needs_more_than_half():
+    assert prevailing([3, 1, 1, 3, 2]) is None
+    assert prevailing([3, 1]) is None
+    assert prevailing(["b", "a", "a"]) == "a"
+    assert prevailing([0]) == 0

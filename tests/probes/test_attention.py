@@ -79,7 +79,8 @@ def test_sinks(case):
         assert rows["sink"].to_list() == (mass.mean(0) > 0.3).tolist()
         for head, row in enumerate(rows.iter_rows(named=True)):
             places = Counter(position[:, head].tolist())
-            assert places[row["sink_position"]] == max(places.values())
+            (most, count), *_ = places.most_common()
+            assert row["sink_position"] == (most if count > NUM_WINDOWS / 2 else None)
             expected = head_kind(row["sink_mass"], row["previous_mass"], row["self_mass"], row["local_mass"])
             assert row["kind"] == expected
 

@@ -172,9 +172,11 @@ def test_sinks_are_dotted_and_counted_by_position(findings):
     heads = findings["heads"]
     sinks = heads.filter("sink")
     first, second, spread, positions = charts_attention.sinks(findings)
-    for block, column in ((first, "sink_mass"), (second, "first_key_mass")):
+    on_first = sinks.filter(pl.col("sink_position") == 0)
+    assert 0 < on_first.height < sinks.height
+    for block, column, dotted in ((first, "sink_mass", sinks), (second, "first_key_mass", on_first)):
         assert data(block.body, Rect)[column].tolist() == heads[column].to_list()
-        assert len(data(block.body, Scatter)["layer"]) == sinks.height
+        assert len(data(block.body, Scatter)["layer"]) == dotted.height
     rate = data(spread.body, Line)["rate"]
     assert rate.tolist() == heads.group_by("layer").agg(pl.col("sink").mean()).sort("layer")["sink"].to_list()
     assert set(data(spread.body, Line)["bound"]) == {0.3}

@@ -2,8 +2,12 @@
 
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @cache
@@ -35,6 +39,12 @@ def token_class(text: str, *, position: int, special: bool = False) -> str:
     return "delimiter" if set(word) <= rules["delimiter"] or word in rules["delimiter"] else "other"
 
 
-def commonest(values: list) -> object:
-    """Return the commonest value, the first met among equals."""
-    return Counter(values).most_common(1)[0][0]
+def prevailing(values: Sequence[T]) -> T | None:
+    """Return the value that more than half of the values have, or None.
+
+    Example:
+        >>> prevailing([0, 0, 3]), prevailing([3, 81, 46])
+        (0, None)
+    """
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None

@@ -70,6 +70,6 @@ class Manifest(_Part):
     attention: str = Field(description="how attention was computed and observed")
     thresholds: dict[str, float] = Field(description="every threshold, named source.name")
     versions: dict[str, str]
-    self_check: SelfCheck
+    self_check: SelfCheck | None = Field(description="null where no probe needed a pass over the text")
     seconds: float
     tables: dict[str, int] = Field(default_factory=dict, description="rows of each table")

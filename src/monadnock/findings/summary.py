@@ -8,6 +8,8 @@ import polars as pl
 
 from monadnock.findings.manifest import Manifest
 
+LISTED_ENTRIES = 32  # see table `activations`
+
 Tables = Mapping[str, pl.DataFrame]
 
 
@@ -94,7 +96,7 @@ def _nonfinite(_manifest: Manifest, tables: Tables) -> str:
     layer = "" if first["layer"] is None else f" of layer {first['layer']}"
     return (
         f"NaN or infinity in {table.height} places, first in {first['where']} {first['name']}{layer} "
-        f"({first['count']:,} entries); numbers elsewhere leave these entries out and mean little."
+        f"({first['count']:,} entries); other numbers count these entries as zero and mean little."
     )
 
 
@@ -143,19 +145,32 @@ def _features(_manifest: Manifest, tables: Tables) -> str:
     for feature in features:
         stages = []
         for row in table.filter(pl.col("feature") == feature).sort("birth").iter_rows(named=True):
-            span = f"{row['birth']} on" if row["death"] is None else f"{row['birth']} to {row['death'] - 1}"
-            stages.append(f"layers {span}, up to {_number(row['peak_value'])}")
+            below = "" if row["massive"] else ", below the bound"
+            stages.append(f"{_span(row['birth'], row['death'])}, up to {_number(row['peak_value'])}{below}")
         lives.append(f"{feature} ({'; '.join(stages)})")
     return f"massive in the residual of the start token: {_list(lives)}."
 
 
+def _span(birth: int, death: int | None) -> str:
+    if death is None:
+        return f"from layer {birth} on"
+    return f"layer {birth}" if death == birth + 1 else f"layers {birth} to {death - 1}"
+
+
 def _tokens(_manifest: Manifest, tables: Tables) -> str:
-    table = tables["activations"].filter((pl.col("stream") == "residual") & pl.col("criterion").is_not_null())
+    entries = tables["activations"].filter(pl.col("stream") == "residual")
+    table = entries.filter(pl.col("criterion").is_not_null())
+    if not entries.height:
+        return ""
     if not table.height:
         return "no token carries a massive activation in the residual."
     places = table.select("sequence", "position", "token", "token_class").unique()
     counts = places.group_by("token", "token_class").len().sort("len", "token", descending=[True, False])
-    named = [f"{_shown(row['token'])} ({row['token_class']}) {row['len']}x" for row in counts.iter_rows(named=True)]
+    full = table.group_by("layer", "sequence").len().filter(pl.col("len") >= LISTED_ENTRIES).height
+    least = "at least " if full else ""  # the table lists so many entries of a layer and window at most
+    named = [
+        f"{_shown(row['token'])} ({row['token_class']}) {least}{row['len']}x" for row in counts.iter_rows(named=True)
+    ]
     over = table.filter(pl.col("overflows_float16")).height
     warning = " Some are beyond 65504 and overflow float16." if over else ""
     return f"massive activations in the residual sit on {_list(named)}.{warning}"
@@ -172,7 +187,7 @@ def _sinks(manifest: Manifest, tables: Tables) -> str:
     share = f"{sinks.height} of {table.height} heads ({sinks.height / table.height:.0%}) have a sink"
     first = sinks.filter(pl.col("sink_position") == 0)
     where = f"{first.height} of them on position 0"
-    later = sinks.filter(pl.col("sink_position") > 0)
+    later = sinks.filter(pl.col("sink_position").ne_missing(0))
     late = ""
     if later.height:
         classes = later["sink_token_class"].fill_null("unknown").mode().sort()[0]

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from monadnock.data.token_classes import commonest
+from monadnock.data.token_classes import prevailing
 from monadnock.models import Adapter
 from monadnock.probes.base import Ask, Evidence
 from monadnock.sites import Stream
@@ -104,8 +104,8 @@ def _heads(stat: AttentionStat, evidence: Evidence) -> list[dict]:
                 "kind": head_kind(mean[at.SINK], mean[at.PREVIOUS], mean[at.SELF], mean[at.NEAR]),
                 "first_key_mass": mean[at.FIRST],
                 "sink_mass": mean[at.SINK],
-                "sink_position": commonest(positions),
-                "sink_token_class": commonest(classes),
+                "sink_position": prevailing(positions),
+                "sink_token_class": prevailing(classes),
                 "sink": mean[at.SINK] > SINK_MASS,
                 "entropy": mean[at.ENTROPY],
                 "mean_distance": mean[at.DISTANCE],

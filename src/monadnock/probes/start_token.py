@@ -210,8 +210,7 @@ def _norm_gains(adapter: Adapter, features: Tensor) -> list[dict]:
         gains = gains.cpu()
         median = float(gains.abs().median())
         top = gains.abs().topk(min(GAINS, len(gains))).indices.tolist()
-        wide = len(gains) == adapter.hidden_size
-        massive = features.tolist() if wide else []
+        massive = [] if name in ("query", "key") else features.tolist()  # those are as wide as a head, or all heads
         rows += [
             {
                 "layer": layer,

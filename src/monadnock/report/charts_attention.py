@@ -59,13 +59,23 @@ def sinks(findings: Findings) -> list[Block]:
             title,
             says,
             meaning("heads", column, "sink"),
-            layer_map(heads, "head", "head", column, shown, limits=_SHARE, dots="sink"),
+            layer_map(heads.with_columns(_dot=dot), "head", "head", column, shown, limits=_SHARE, dots="_dot"),
             (_SINK,),
             f"Map of layers and heads. {peak(heads, column, 'mass', 'layer', 'head')}",
         )
-        for column, title, says in (
-            ("sink_mass", "Sink mass of every head", "The attention that the strongest key of each head receives."),
-            ("first_key_mass", "First-key mass of every head", "The attention that each head gives to the first key."),
+        for column, dot, title, says in (
+            (
+                "sink_mass",
+                pl.col("sink"),
+                "Sink mass of every head",
+                "The attention that the strongest key of each head receives.",
+            ),
+            (
+                "first_key_mass",
+                pl.col("sink") & pl.col("sink_position").eq_missing(0),
+                "First-key mass of every head",
+                "The attention that each head gives to the first key.",
+            ),
         )
     ]
     return [*maps, _spread(findings, heads, shown), _positions(flagged)]
@@ -115,8 +125,8 @@ def _positions(flagged: pl.DataFrame) -> Block:
     title, notes = "Sink positions", meaning("heads", "sink_position", "sink_token_class", "sink")
     if not flagged.height:
         return Block(title, "No head has a sink (gu2025).", notes)
-    by = pl.format("position {}", pl.col("sink_position")).fill_null(text.NONE).alias("position")
-    counted = flagged.group_by(by, pl.col("sink_token_class").fill_null(text.NONE), maintain_order=True).agg(
+    by = pl.format("position {}", pl.col("sink_position")).fill_null("varies").alias("position")
+    counted = flagged.group_by(by, pl.col("sink_token_class").fill_null("varies"), maintain_order=True).agg(
         count=pl.len()
     )
     order = (

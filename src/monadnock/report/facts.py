@@ -28,7 +28,9 @@ def facts(manifest: Manifest) -> dict[str, str]:
         "Dtype": model.dtype,
         "Tokens": f"{tokens} in {windows} of {words.length:,} ({words.source})",
         "BOS in front": with_bos if words.bos else without,
-        "Self-check": f"logits differ by {text.number(check.relative_error)} of the largest logit "
+        "Self-check": "not needed: no pass over the text"
+        if check is None
+        else f"logits differ by {text.number(check.relative_error)} of the largest logit "
         f"(at most {text.number(check.tolerance)}, {text.count(check.num_logit_positions, 'position')})",
         "Date": f"{manifest.created:%Y-%m-%d %H:%M} UTC, monadnock {manifest.monadnock}",
     }
