@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.tiny import tiny_model
 from tests.words import random_words, write_words
+
+# The same examples every time, and no deadline: a busy machine is no failure.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="module")

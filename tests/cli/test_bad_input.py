@@ -45,7 +45,7 @@ OPTIONS = {
     "missing text": (["--text", "nothing.txt"], "No such file"),
     "text and data set": (["--text", "nothing.txt", "--dataset", "a/b"], "Both a text file and a data set"),
     "out is a file": (["--out", "/dev/null"], "is a file"),
-    "out lies in a file": (["--out", "/dev/null/run"], "could not be written to /dev/null/run"),
+    "out lies in a file": (["--out", "/dev/null/run"], "/dev/null/run cannot be made"),
     "out cannot be made": (["--out", "/proc/run"], "could not be written to /proc/run"),
     "out is too long": (["--out", "x" * 300], "cannot be a folder for the run"),
 }

@@ -61,7 +61,7 @@ def test_features_tell_their_stages_in_order():
         {"feature": 9, "birth": 2, "death": 3, "peak_value": -150.0, "massive": False},
     ]
     said = sentence("Features", lifecycles=lives)
-    assert said.endswith("507 (layers 1 to 8, up to 769; layers 11 on, up to 24,926).")
+    assert said.endswith("507 (layers 1 to 8, up to 769, below the bound; from layer 11 on, up to 24,926).")
     assert sentence("Features", lifecycles=lives[1:]) == (
         "no residual feature of the start token is massive in any layer."
     )
@@ -81,7 +81,11 @@ def test_tokens_are_counted_by_place():
     said = sentence("Tokens", activations=more)
     assert said == "massive activations in the residual sit on '<s>' (start) 2x and '\\n' (blank) (weak) 1x."
     assert "overflow float16" in sentence("Tokens", activations=[row | {"overflows_float16": True}])
-    assert sentence("Tokens", activations=[]) == "no token carries a massive activation in the residual."
+    none = [row | {"criterion": None}]
+    assert sentence("Tokens", activations=none) == "no token carries a massive activation in the residual."
+    many = [row | {"position": position, "feature": position} for position in range(32)]  # as many as are listed
+    assert "at least 32x" in sentence("Tokens", activations=many)
+    assert sentence("Tokens", activations=[row | {"stream": "query"}]) is None  # nobody looked at the residual
 
 
 def test_sinks_are_parted_by_where_they_are():
