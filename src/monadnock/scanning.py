@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from monadnock.data import Windows, token_windows
+from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
 from monadnock.findings.manifest import Manifest, ModelFacts, SelfCheck, TextFacts
 from monadnock.findings.run import Run, check_free
@@ -89,6 +90,7 @@ def scan(
             table(name)  # refuses a probe whose table has no schema before anything runs
     path = Path(out) if out is not None else _fresh_path(model)
     check_free(path.absolute(), force=force)
+    check_text(text, dataset)
     if isinstance(model, (str, Path)):
         console = Console(file=sys.stderr)
         with console.status(f"loading {model}") if progress and console.is_terminal else nullcontext():
@@ -156,6 +158,13 @@ def observe_text(
                 logits = adapter.forward(row, keep=positions if watcher.window == 0 else 1)
                 if watcher.window == 0 and expected is not None:
                     outcome = self_check(expected, logits, TOLERANCE.get(adapter.dtype, 5e-2))
+                for (site, kind), statistic in here.items():
+                    if not statistic.seen[watcher.window]:
+                        name = adapter.family.model_type
+                        raise MonadnockError(
+                            f"Nothing was seen at {site} ({kind.__name__}): family {name} does not let it be observed; "
+                            "no run was written."
+                        )
                 step()
     return collected, outcome
 

@@ -170,3 +170,11 @@ def test_an_unwritable_folder_is_told(tmp_path):
     with pytest.raises(MonadnockError, match="could not be written"):
         Run.write(tmp_path / "locked" / "run", manifest(), frames())
     assert listing(tmp_path / "locked") == {}
+
+
+def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
+    """A run takes its place by renaming, which would pull the working folder from under the shell."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MonadnockError, match="new folder inside it"):
+        Run.write(Path(), manifest(), frames())
+    assert list(tmp_path.iterdir()) == []

@@ -42,9 +42,11 @@ def test_without_tables_there_is_the_model_alone():
 
 def test_the_massive_layer():
     said = sentence("Massive layer", massive_weights=weights(3064.8, 1118.8, 10.82, massive=2))
-    assert said == "layer 4, rows 70 (|x_down| 3,065) and 71 (|x_down| 1,119) of W_up and W_gate; the next is 10.8."
+    assert (
+        said == "layer 4, rows 70 (|x_down| 3,065) and 71 (|x_down| 1,119) of W_up and W_gate; the next row has 10.8."
+    )
     said = sentence("Massive layer", massive_weights=weights(500.0, 2.0, massive=1, expert=3))
-    assert said == "layer 4, expert 3, row 70 (|x_down| 500) of W_up and W_gate; the next is 2."
+    assert said == "layer 4, expert 3, row 70 (|x_down| 500) of W_up and W_gate; the next row has 2."
     assert "the next" not in sentence("Massive layer", massive_weights=weights(500.0, massive=1))
 
 
@@ -94,7 +96,7 @@ def test_sinks_are_parted_by_where_they_are():
     assert said.startswith("5 of 10 heads (50%) have a sink")
     assert "2 of them on position 0 in layers 5 to 6; 3 on a later token (mostly weak), in layers 2 to 3." in said
     said = sentence("Attention sinks", heads=heads(start))
-    assert "1 of them on position 0 in layers 5." in said
+    assert "all on position 0 in layers 5." in said
     assert "later" not in said
     assert "no" in sentence("Attention sinks", heads=heads())
 
@@ -102,7 +104,7 @@ def test_sinks_are_parted_by_where_they_are():
 def test_a_sink_that_few_queries_see_still_counts_as_one_on_position_0():
     local = heads((5, 0, "start"), (6, 0, "start"))
     local[0] |= {"first_key_mass": 0.2}  # half of the queries do not see position 0
-    assert "2 of them on position 0 in layers 5 to 6." in sentence("Attention sinks", heads=local)
+    assert "all on position 0 in layers 5 to 6." in sentence("Attention sinks", heads=local)
 
 
 def test_nonfinite_super_weights_gains_eight_bits_and_router():

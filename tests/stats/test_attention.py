@@ -38,7 +38,7 @@ def test_masses_entropy_and_distance(case, blocks):
     head = feed(case, blocks).head[0]
     probs, size = case.probs, case.size
     back = torch.arange(size)[:, None] - torch.arange(size)
-    entropy = -(probs * probs.clamp(min=1e-300).log()).sum(2)[:, :: at.ENTROPY_STRIDE].mean(1)
+    entropy = -(probs * probs.clamp(min=1e-300).log()).sum(2)[:, list(at.entropy_queries(probs.shape[1]))].mean(1)
     assert head[:, at.FIRST].numpy() == near(probs[:, :, 0].mean(1))
     assert head[:, at.ENTROPY].numpy() == near(entropy)
     assert head[:, at.DISTANCE].numpy() == pytest.approx(((probs * back).sum(2).mean(1)).numpy(), rel=1e-4, abs=1e-4)
@@ -110,7 +110,7 @@ def test_uniform_causal_attention_gives_harmonic_numbers(size, blocks):
     assert float(stat.top_value[0, 0, 0]) == pytest.approx(harmonic, rel=1e-5)
     assert float(head[at.FIRST]) == pytest.approx(harmonic / size, rel=1e-5)
     assert float(head[at.DISTANCE]) == pytest.approx((size - 1) / 4, rel=1e-4, abs=1e-5)
-    logs = [math.log(query + 1) for query in range(0, size, at.ENTROPY_STRIDE)]
+    logs = [math.log(query + 1) for query in at.entropy_queries(size)]
     assert float(head[at.ENTROPY]) == pytest.approx(sum(logs) / len(logs), rel=1e-5)
     assert int(head[at.SINK_POSITION]) == 0
 
@@ -143,3 +143,11 @@ def test_windows_do_not_mix(case, one, other):
     assert stat.seen.all()
     assert torch.equal(stat.head[1], alone.head[0])
     assert stat.head[0].numpy() == near(alone.head[0])
+
+
+def test_sampled_entropy_is_close_to_that_of_all_queries():
+    """Uniform causal attention has entropy ln(i + 1): the middle of each stretch stands for the stretch."""
+    size = 512
+    sampled = sum(math.log(query + 1) for query in at.entropy_queries(size)) / len(at.entropy_queries(size))
+    whole = sum(math.log(query + 1) for query in range(size)) / size
+    assert sampled == pytest.approx(whole, rel=0.002)

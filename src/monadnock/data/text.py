@@ -14,6 +14,18 @@ def built_in_text() -> str:
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
+def check_text(text: str | Path | None, dataset: str | None) -> None:
+    """Refuse, before anything slow happens, two texts at once and a file that cannot be read.
+
+    Raises:
+        MonadnockError: as `read_text`, or if both are given.
+    """
+    if text is not None and dataset is not None:
+        raise MonadnockError("Both a text file and a data set were given; give one of them.")
+    if text is not None:
+        read_text(text)
+
+
 def read_text(path: str | Path) -> str:
     """Return the contents of a text file.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monadnock.data.text import BUILT_IN, built_in_text, read_dataset, read_text
+from monadnock.data.text import BUILT_IN, built_in_text, check_text, read_dataset, read_text
 from monadnock.errors import MonadnockError
 
 
@@ -65,8 +65,7 @@ def token_windows(
         >>> token_windows(tokenizer, length=512, tokens=1024).ids.shape  # doctest: +SKIP
         torch.Size([2, 512])
     """
-    if text is not None and dataset is not None:
-        raise MonadnockError("Both a text file and a data set were given; give one of them.")
+    check_text(text, dataset)
     if length < 2 or tokens < length:
         raise MonadnockError(
             f"Windows of {length} tokens and {tokens} tokens in all were asked; "

@@ -146,6 +146,8 @@ def check_free(path: Path, *, force: bool) -> None:
     if (path / "manifest.json").is_file() and (path / "tables").is_dir():
         if not force:
             raise MonadnockError(f"{path} already holds a run; give another folder, or --force to replace it.")
+    elif path.resolve() == Path.cwd() or os.path.ismount(path) or not os.access(path.absolute().parent, os.W_OK):
+        raise MonadnockError(f"{path} cannot be replaced by a run in one step; give a new folder inside it.")
     elif any(path.iterdir()):
         raise MonadnockError(f"{path} holds files that are not a run; give an empty or a new folder.")
 

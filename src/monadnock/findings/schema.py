@@ -201,7 +201,7 @@ _TABLES = (
             ("sink_position", INT, "position of that key; null where more than half of the windows do not agree"),
             ("sink_token_class", TEXT, "its token class; null where more than half of the windows do not agree"),
             ("sink", FLAG, "sink_mass > 0.3 (gu2025)"),
-            ("entropy", REAL, "mean over every 8th query of -sum_j A[i, j] ln A[i, j], in nats"),
+            ("entropy", REAL, "mean over queries 4, 12, 20, ... of -sum_j A[i, j] ln A[i, j], in nats"),
             ("mean_distance", REAL, "mean over queries of sum_j A[i, j] (i - j), in tokens"),
             ("previous_mass", REAL, "mean over queries of A[i, i-1]"),
             ("self_mass", REAL, "mean over queries of A[i, i]"),

@@ -80,10 +80,11 @@ def _shown(token: str) -> str:
 
 def _model(manifest: Manifest, _tables: Tables) -> str:
     model, text = manifest.model, manifest.text
+    origin = " (from quantised weights of a GGUF file)" if model.source in ("gguf", "packaged") else ""
     front = f"BOS {text.start_token!r} in front" if text.bos else "no BOS in front"
     return (
         f"{model.id}, {model.family} family, {model.num_layers} layers, {model.num_heads} heads, "
-        f"{model.num_parameters:,} parameters, {model.dtype}; "
+        f"{model.num_parameters:,} parameters, {model.dtype}{origin}; "
         f"{text.num_windows} x {text.length} tokens of {text.source}, {front}."
     )
 
@@ -114,7 +115,7 @@ def _massive_layer(manifest: Manifest, tables: Tables) -> str:
         )
     rows = [f"{row['feature']} (|x_down| {_number(row['magnitude'])})" for row in massive.iter_rows(named=True)]
     rest = table.filter(~pl.col("massive"))
-    largest_rest = f"; the next is {_number(rest['magnitude'][0])}" if rest.height else ""
+    largest_rest = f"; the next row has {_number(rest['magnitude'][0])}" if rest.height else ""
     noun = "row" if len(rows) == 1 else "rows"
     gated = "weights" not in tables or "gate" in tables["weights"]["module"]
     matrices = "W_up and W_gate" if gated else "W_up"
@@ -133,7 +134,7 @@ def _runner_up(tables: Tables) -> str:
     if inner.height < 2:
         return ""
     second = inner.sort("value", descending=True).row(1, named=True)
-    return f"; the runner-up is layer {second['layer']} with {_number(second['value'])}"
+    return f"; the next layer is {second['layer']}, with {_number(second['value'])}"
 
 
 def _features(_manifest: Manifest, tables: Tables) -> str:
@@ -146,7 +147,7 @@ def _features(_manifest: Manifest, tables: Tables) -> str:
         stages = []
         for row in table.filter(pl.col("feature") == feature).sort("birth").iter_rows(named=True):
             below = "" if row["massive"] else ", below the bound"
-            stages.append(f"{_span(row['birth'], row['death'])}, up to {_number(row['peak_value'])}{below}")
+            stages.append(f"{_span(row['birth'], row['death'])}, up to {_number(abs(row['peak_value']))}{below}")
         lives.append(f"{feature} ({'; '.join(stages)})")
     return f"massive in the residual of the start token: {_list(lives)}."
 
@@ -186,7 +187,8 @@ def _sinks(manifest: Manifest, tables: Tables) -> str:
     bound = manifest.thresholds.get("gu2025.sink_mass", 0.3)
     share = f"{sinks.height} of {table.height} heads ({sinks.height / table.height:.0%}) have a sink"
     first = sinks.filter(pl.col("sink_position") == 0)
-    where = f"{first.height} of them on position 0"
+    count = "all" if first.height == sinks.height else f"{first.height} of them"
+    where = f"{count} on position 0" if first.height else "none on position 0"
     later = sinks.filter(pl.col("sink_position").ne_missing(0))
     late = ""
     if later.height:

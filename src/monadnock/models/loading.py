@@ -1,6 +1,7 @@
 """Load a model from wherever it is: the hub, a folder, a GGUF file, a packaged model."""
 
 import contextlib
+import hashlib
 import io
 import json
 import pickle
@@ -74,6 +75,9 @@ def load(
         if device_map is None:
             loaded = loaded.to(device)
     commit = getattr(config, "_commit_hash", None)
+    if "gguf_file" in options:
+        with (Path(place) / options["gguf_file"]).open("rb") as file:
+            commit = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     return Adapter(loaded.eval(), tokenizer, Source(source.id, source.kind, commit or source.revision))
 
 

@@ -144,6 +144,8 @@ def _restored(model: nn.Module, attribute: str) -> Iterator[None]:
     """Give every config in the model its value of an attribute back afterwards."""
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     before = [(config, getattr(config, attribute)) for config in configs.values() if hasattr(config, attribute)]
+    if not before:  # a private name of transformers, which has no public way to restore every config
+        raise MonadnockError(f"This version of transformers keeps no {attribute}; install 5.23, or a newer monadnock.")
     try:
         yield
     finally:

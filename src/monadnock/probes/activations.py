@@ -10,10 +10,8 @@ from monadnock.models import Adapter
 from monadnock.probes.base import Ask, Evidence
 from monadnock.sites import Stream
 from monadnock.stats import Magnitude
+from monadnock.thresholds import AN2025_RATIO, SUN2024_MAGNITUDE, SUN2024_RATIO
 
-TAU = 1000.0  # an2025: |value| > TAU * mean|value|
-MASSIVE_RATIO = 1000.0  # sun2024: |value| > MASSIVE_RATIO * median|value| ...
-MASSIVE_FLOOR = 100.0  # ... and > MASSIVE_FLOOR
 FLOAT16_MAX = 65504.0
 ALWAYS = 5  # entries listed of every layer and window, outliers or not
 FEATURES = 64  # features listed of every layer
@@ -37,9 +35,9 @@ class Activations:
     name: ClassVar[str] = "activations"
     tables: ClassVar[tuple[str, ...]] = ("layers", "activations", "features", "nonfinite")
     thresholds: ClassVar[dict[str, float]] = {
-        "an2025.activation_ratio": TAU,
-        "sun2024.median_ratio": MASSIVE_RATIO,
-        "sun2024.magnitude": MASSIVE_FLOOR,
+        "an2025.activation_ratio": AN2025_RATIO,
+        "sun2024.median_ratio": SUN2024_RATIO,
+        "sun2024.magnitude": SUN2024_MAGNITUDE,
     }
 
     def __init__(self, streams: Sequence[str] = (Stream.RESIDUAL, Stream.DOWN_PROJ_INPUT)):
@@ -92,9 +90,9 @@ def _entries(stat: Magnitude, evidence: Evidence) -> list[dict]:
         for rank, (value, (position, feature, expert)) in enumerate(zip(values, places, strict=True), start=1):
             size = abs(value)
             kinds = []
-            if size > TAU * mean:
+            if size > AN2025_RATIO * mean:
                 kinds.append("an2025")
-            if size > MASSIVE_FLOOR and size > MASSIVE_RATIO * median:
+            if size > SUN2024_MAGNITUDE and size > SUN2024_RATIO * median:
                 kinds.append("sun2024")
             if feature < 0 or (rank > ALWAYS and not kinds):
                 break

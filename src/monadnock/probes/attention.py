@@ -8,6 +8,7 @@ from monadnock.probes.base import Ask, Evidence
 from monadnock.sites import Stream
 from monadnock.stats import Attention as AttentionStat
 from monadnock.stats import probabilities as at
+from monadnock.thresholds import AN2025_RATIO
 
 SINK_MASS = 0.3  # gu2025: a head has a sink if alpha_j > SINK_MASS
 KIND_MASS = 0.3  # a head is of the kind to which it gives the most, if that is at least this much of its attention
@@ -21,12 +22,13 @@ class Attention:
     name: ClassVar[str] = "attention"
     tables: ClassVar[tuple[str, ...]] = ("attention", "heads")
     thresholds: ClassVar[dict[str, float]] = {
-        "an2025.attention_ratio": at.OUTLIER_RATIO,
+        "an2025.attention_ratio": AN2025_RATIO,
         "gu2025.sink_mass": SINK_MASS,
         "monadnock.kind_mass": KIND_MASS,
         "monadnock.local_mass": LOCAL_MASS,
         "monadnock.local_keys": at.LOCAL,
         "monadnock.seen_share": at.SEEN_SHARE,
+        "monadnock.entropy_stride": at.ENTROPY_STRIDE,
     }
 
     def asks(self, adapter: Adapter) -> list[Ask]:

@@ -10,10 +10,9 @@ from monadnock.models import Adapter
 from monadnock.probes.base import Ask, Evidence
 from monadnock.sites import Stream
 from monadnock.stats import Magnitude, RouterMean, Snapshot
+from monadnock.thresholds import SUN2024_MAGNITUDE, SUN2024_RATIO
 
-MASSIVE_RATIO = 1000.0  # sun2024
-MASSIVE_FLOOR = 100.0  # sun2024
-ALIVE_RATIO = 100.0  # a feature lives in a layer if |value| > MASSIVE_FLOOR and > ALIVE_RATIO * median|value|
+ALIVE_RATIO = 100.0  # a feature lives in a layer if |value| > SUN2024_MAGNITUDE and > ALIVE_RATIO * median|value|
 ROWS = 50  # massive weights listed
 TRACED = 8  # entries listed of every layer's start state
 SUPER = 20  # super weights listed
@@ -32,8 +31,8 @@ class StartToken:
         "norm_gains",
     )
     thresholds: ClassVar[dict[str, float]] = {
-        "sun2024.median_ratio": MASSIVE_RATIO,
-        "sun2024.magnitude": MASSIVE_FLOOR,
+        "sun2024.median_ratio": SUN2024_RATIO,
+        "sun2024.magnitude": SUN2024_MAGNITUDE,
         "monadnock.alive_ratio": ALIVE_RATIO,
     }
 
@@ -95,10 +94,10 @@ def _medians(evidence: Evidence, stream: Stream) -> Tensor:
     return torch.stack([evidence.get(Magnitude, stream, layer).medians().mean() for layer in layers]).float()
 
 
-def _massive(values: Tensor, median: Tensor, ratio: float = MASSIVE_RATIO) -> Tensor:
+def _massive(values: Tensor, median: Tensor, ratio: float = SUN2024_RATIO) -> Tensor:
     """Say which entries [..., width] are massive (sun2024) against a median [...]."""
     size = values.abs()
-    return (size > MASSIVE_FLOOR) & (size > ratio * median[..., None])
+    return (size > SUN2024_MAGNITUDE) & (size > ratio * median[..., None])
 
 
 def massive_layer(residual: Tensor, inner: Tensor) -> int:

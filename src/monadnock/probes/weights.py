@@ -8,8 +8,8 @@ from torch import Tensor
 from monadnock.models import Adapter
 from monadnock.models.components import parameters
 from monadnock.probes.base import Ask, Evidence
+from monadnock.thresholds import AN2025_RATIO
 
-TAU = 1000.0  # an2025: |w| > TAU * mean|w| of its row
 LEVELS = 127  # largest level of a symmetric 8-bit integer
 
 Axis = Literal["tensor", "row", "column"]
@@ -20,7 +20,7 @@ class Weights:
 
     name: ClassVar[str] = "weights"
     tables: ClassVar[tuple[str, ...]] = ("weights", "norms", "nonfinite")
-    thresholds: ClassVar[dict[str, float]] = {"an2025.weight_ratio": TAU}
+    thresholds: ClassVar[dict[str, float]] = {"an2025.weight_ratio": AN2025_RATIO}
 
     def asks(self, adapter: Adapter) -> list[Ask]:
         """Ask for nothing: the weights are there."""
@@ -61,7 +61,7 @@ def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
     centred = slices - slices.mean(1, keepdim=True)
     squares = centred.square()
     variance = squares.mean(1)
-    large = largest > TAU * mean
+    large = largest > AN2025_RATIO * mean
     scale = largest / LEVELS
     rounded = torch.round(slices / scale.clamp(min=1e-38)[:, None]) * scale[:, None]
     return {
@@ -69,7 +69,7 @@ def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
         "index": None if axis == "tensor" else int(ratio.argmax()),
         "sigma_over_mean": float((variance.sqrt() / mean).nanmean()),
         "kurtosis": float((squares.square().mean(1) / variance.square()).nanmean()),
-        "num_outliers": int((magnitudes[large] > TAU * mean[large, None]).sum()) if bool(large.any()) else 0,
+        "num_outliers": int((magnitudes[large] > AN2025_RATIO * mean[large, None]).sum()) if bool(large.any()) else 0,
         "w8_error": float((slices - rounded).norm() / slices.norm()),
     }
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from monadnock.stats.base import Rule, Statistic
 from monadnock.stats.histogram import histogram, histogram_median
+from monadnock.thresholds import AN2025_RATIO
 
 TOP = 32  # largest entries kept of every window
-OUTLIER_RATIO = 1000.0  # tau of an2025
 FLAT = 1e-2  # of the squared mean: below, float32 sums no longer give the fourth moment to 1 %
 
 
@@ -93,7 +93,7 @@ class Magnitude(Statistic):
         squares = flat * flat
         sums = torch.stack([flat.sum(), squares.sum(), squares.dot(flat), squares.dot(squares)]).tolist()
         sum_abs = float(total.double().sum())
-        bound = OUTLIER_RATIO * sum_abs / count
+        bound = AN2025_RATIO * sum_abs / count
         large = row_max > bound
         outliers = int((magnitudes[large] > bound).sum()) if bool(large.any()) else 0
         median = histogram_median(histogram(magnitudes))

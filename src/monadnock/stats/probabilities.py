@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from monadnock.stats.base import Rule, Statistic
+from monadnock.thresholds import AN2025_RATIO
 
 TOP = 8  # keys kept of every head and window
 LOCAL = 8  # keys that count as local, the query's own included
-OUTLIER_RATIO = 1000.0  # tau of an2025
 SEEN_SHARE = 0.25  # of the queries that can see a key at most (all, or a sliding window): the last keys have few
 TINY = 1e-30  # 0 log 0 is 0
-ENTROPY_STRIDE = 8  # entropy is taken over every 8th query: the logarithm is the dear part
+ENTROPY_STRIDE = 8  # entropy is taken over every 8th query, the 5th first: the logarithm is the dear part
 
 FIRST, SINK, SINK_POSITION, ENTROPY, DISTANCE, PREVIOUS, SELF, NEAR = range(8)
 
@@ -66,7 +66,7 @@ class Attention(Statistic):
         index = torch.arange(start, start + queries, device=probs.device, dtype=probs.dtype)
         weights = torch.stack([torch.ones_like(index), index]).expand(heads, -1, -1)
         self._sums[:, :, first : first + keys] += weights @ probs
-        sample = probs[:, (-start) % ENTROPY_STRIDE :: ENTROPY_STRIDE]
+        sample = probs[:, (entropy_queries(size).start - start) % ENTROPY_STRIDE :: ENTROPY_STRIDE]
         self._near[:, 0] -= (sample * sample.clamp(min=TINY).log()).sum((1, 2))
         self._near[:, 1:] += _band(probs, start - first)
         if start + queries == size:
@@ -88,7 +88,7 @@ class Attention(Statistic):
         key_index = torch.arange(size, device=sums.device, dtype=torch.float64)
         distance = (sums[:, 1].double().sum(1) - sums[:, 0].double() @ key_index) / size
         facts = torch.stack([cumulative[:-1, 0] / size, sink[:-1], position[:-1], distance], dim=1).double()
-        near[:, 0] /= len(range(0, size, ENTROPY_STRIDE))
+        near[:, 0] /= len(entropy_queries(size))
         near[:, 1:] /= size
         self.head[window][:, [FIRST, SINK, SINK_POSITION, DISTANCE]] = facts.cpu()
         self.head[window][:, [ENTROPY, PREVIOUS, SELF, NEAR]] = near.cpu()
@@ -97,7 +97,7 @@ class Attention(Statistic):
         self.top_queries[window, :, :count] = num_queries[top.indices].cpu()
         peak = torch.stack([cumulative.gather(1, position[:, None])[:, 0], position, num_queries[position]], dim=1)
         self.peak[window] = peak.double().cpu()
-        self.outliers[window] = (cumulative > OUTLIER_RATIO * cumulative.mean(1, keepdim=True)).sum(1).cpu()
+        self.outliers[window] = (cumulative > AN2025_RATIO * cumulative.mean(1, keepdim=True)).sum(1).cpu()
         self.seen[window] = True
         self._sums = self._near = None
 
@@ -109,6 +109,12 @@ class Attention(Statistic):
         self.top_queries = torch.zeros(windows, heads + 1, TOP, dtype=torch.int64)
         self.peak = torch.zeros(windows, heads + 1, 3, dtype=torch.float64)
         self.outliers = torch.zeros(windows, heads + 1, dtype=torch.int64)
+
+
+def entropy_queries(size: int) -> range:
+    """Return the queries of a window whose entropy is taken: the middle of every stretch of ENTROPY_STRIDE."""
+    first = ENTROPY_STRIDE // 2
+    return range(first if size > first else 0, size, ENTROPY_STRIDE)
 
 
 def _band(probs: Tensor, offset: int) -> Tensor:

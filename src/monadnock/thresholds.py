@@ -1,0 +1,5 @@
+"""Thresholds that several places share, each named after its source; a run's manifest states all that were used."""
+
+AN2025_RATIO = 1000.0  # tau: an outlier is above AN2025_RATIO times the mean magnitude
+SUN2024_RATIO = 1000.0  # a massive activation is above SUN2024_RATIO times the median magnitude ...
+SUN2024_MAGNITUDE = 100.0  # ... and above SUN2024_MAGNITUDE
