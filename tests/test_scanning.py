@@ -101,6 +101,7 @@ class _Blocks(Statistic):
 
     def update(self, batch, window):
         self.queries += batch.probs.shape[1]
+        self.seen[window] = True
 
 
 class _Broken(Statistic):

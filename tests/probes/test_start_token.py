@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from monadnock.models import Adapter, Source, observe
-from monadnock.probes.start_token import ALIVE_RATIO, MASSIVE_RATIO, StartToken, massive_layer
+from monadnock.probes.start_token import ALIVE_RATIO, StartToken, massive_layer
 from monadnock.sites import Site, Stream
 from monadnock.stats import Magnitude, Snapshot
+from monadnock.thresholds import SUN2024_RATIO
 from tests.probes.conftest import NUM_WINDOWS, TOKENIZER, evidence_of
 from tests.stats.cases import Rows, steady
 from tests.tiny import tiny_model
@@ -142,7 +143,7 @@ def test_features_that_only_grow_have_no_fall():
 
 
 def test_alive_is_relative_to_the_median_too():
-    assert ALIVE_RATIO == 100 and MASSIVE_RATIO == 1000
+    assert ALIVE_RATIO == 100 and SUN2024_RATIO == 1000
     (life,) = lives([500, 1500, 15500], median=12.0)
     assert (life["birth"], life["massive"]) == (1, True)
     assert lives([99, 99, 99], median=0.01) == []

@@ -95,7 +95,7 @@ def test_parameters_add_up(smollm2, smollm2_run, tables):
 def test_the_summary_tells_all_this(smollm2_run):
     said = dict(smollm2_run.summary().items)
     assert said["Massive layer"].startswith("layer 11, rows 1229 (|x_down| 3,065) and 1487 (|x_down| 1,119)")
-    assert "507 (layers 1 to 8, up to 769; layers 11 on, up to 24,926)" in said["Features"]
+    assert "507 (layers 1 to 8, up to 769, below the bound; from layer 11 on, up to 24,926)" in said["Features"]
     assert said["Super weights"].startswith("W_down[507, 1229] of layer 11")
     assert "Broken values" not in said
 

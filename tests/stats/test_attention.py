@@ -81,7 +81,7 @@ def test_sink_is_the_largest_normalized_score_among_keys_that_are_seen_enough(ca
 @given(drawn, cuts, st.floats(1.1, 4))
 def test_outliers_are_counted_against_the_mean_score(case, blocks, ratio):
     with pytest.MonkeyPatch.context() as patch:  # a thousand times the mean needs more than a thousand keys
-        patch.setattr(at, "OUTLIER_RATIO", ratio)
+        patch.setattr(at, "AN2025_RATIO", ratio)
         found = feed(case, blocks).outliers[0]
     scores = with_mean(case.probs.sum(1))
     share = scores / scores.mean(1, keepdim=True)

@@ -164,7 +164,7 @@ def observed_attention(
     rows = block_rows(heads, size, query.device)
     num_queries = attention_mask.num_queries(rows).to(query.device)
     outputs = []
-    for start in range(0, size, rows):
+    for start in reversed(range(0, size, rows)):  # the largest block first: the others fit into the memory it leaves
         stop = min(start + rows, size)
         first = attention_mask.first_key(start, stop)
         output, probs = eager(
@@ -178,4 +178,4 @@ def observed_attention(
         outputs.append(output)
         if watch is not None:
             watch(AttentionBlock(probs[0], start, first, num_queries))
-    return torch.cat(outputs, dim=1), None
+    return torch.cat(outputs[::-1], dim=1), None

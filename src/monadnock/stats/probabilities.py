@@ -52,14 +52,17 @@ class Attention(Statistic):
     def __init__(self, num_windows: int):
         super().__init__(num_windows)
         self._sums: Tensor | None = None  # of the window under way: [head, 2, seq], sum_i A_ij and sum_i i A_ij
+        self._queries = 0  # seen so far of the window under way
+        self._starts: set[int] = set()  # first queries of the blocks that came
         self._near: Tensor | None = None  # [head, 4]: entropy, previous, self, local
 
     def update(self, batch: _Block, window: int) -> None:  # type: ignore[override]
-        """Take in a block of queries; the last block of a window folds it."""
+        """Take in a block of queries, in any order; the last one to come folds the window."""
         probs, start, first = batch.probs.float(), batch.first_query, batch.first_key
         heads, queries, keys = probs.shape
         size = len(batch.num_queries)
-        if self._sums is None or start == 0:
+        if self._sums is None or start in self._starts:  # a new window, or one that had broken off
+            self._starts = set()
             self._sums = torch.zeros(heads, 2, size, device=probs.device)
             self._near = torch.zeros(heads, 4, dtype=torch.float64, device=probs.device)
         assert self._near is not None
@@ -69,7 +72,9 @@ class Attention(Statistic):
         sample = probs[:, (entropy_queries(size).start - start) % ENTROPY_STRIDE :: ENTROPY_STRIDE]
         self._near[:, 0] -= (sample * sample.clamp(min=TINY).log()).sum((1, 2))
         self._near[:, 1:] += _band(probs, start - first)
-        if start + queries == size:
+        self._starts.add(start)
+        self._queries = queries + (self._queries if len(self._starts) > 1 else 0)
+        if self._queries == size:
             self._fold(batch.num_queries, window)
 
     def _fold(self, num_queries: Tensor, window: int) -> None:
