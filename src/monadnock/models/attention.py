@@ -58,8 +58,8 @@ class BlockMask:
             "kv_offset": self.arguments.get("kv_offset", 0) + first_key,
         }
         mask = self.make(**arguments)
-        self._room -= mask.numel()
-        if self._room >= 0:
+        if mask.numel() <= self._room:
+            self._room -= mask.numel()
             self._kept[place] = mask
         return mask
 

@@ -1,15 +1,11 @@
 """What every statistic can do: take states as they stream by, merge with another part, and be saved."""
 
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 Rule = Literal["sum", "max", "window"]
-
-
-class Batch(Protocol):
-    """What a statistic is updated with; `States` and `AttentionBlock` of `monadnock.models` are such."""
 
 
 class Statistic:
@@ -29,8 +25,8 @@ class Statistic:
     def __init__(self, num_windows: int):
         self.seen = torch.zeros(num_windows, dtype=torch.bool)
 
-    def update(self, batch: Batch, window: int) -> None:
-        """Take in the states of one window (or of a block of it)."""
+    def update(self, batch: Any, window: int) -> None:
+        """Take in the `States` of one window, or an `AttentionBlock` of it, and mark the whole window as seen."""
         raise TypeError(f"{type(self).__name__} does not say how it is updated")
 
     def merge(self, other: Self) -> None:

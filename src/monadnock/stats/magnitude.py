@@ -44,7 +44,7 @@ class Magnitude(Statistic):
     feature_max: Tensor
     feature_sum: Tensor
 
-    def update(self, batch: _Rows, window: int) -> None:  # type: ignore[override]
+    def update(self, batch: _Rows, window: int) -> None:
         """Take in the states [rows, width] of one whole window."""
         values = batch.values.float()
         magnitudes = values.abs()

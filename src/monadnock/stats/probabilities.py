@@ -56,13 +56,13 @@ class Attention(Statistic):
         self._starts: set[int] = set()  # first queries of the blocks that came
         self._near: Tensor | None = None  # [head, 4]: entropy, previous, self, local
 
-    def update(self, batch: _Block, window: int) -> None:  # type: ignore[override]
+    def update(self, batch: _Block, window: int) -> None:
         """Take in a block of queries, in any order; the last one to come folds the window."""
         probs, start, first = batch.probs.float(), batch.first_query, batch.first_key
         heads, queries, keys = probs.shape
         size = len(batch.num_queries)
         if self._sums is None or start in self._starts:  # a new window, or one that had broken off
-            self._starts = set()
+            self._starts, self._queries = set(), 0
             self._sums = torch.zeros(heads, 2, size, device=probs.device)
             self._near = torch.zeros(heads, 4, dtype=torch.float64, device=probs.device)
         assert self._near is not None
@@ -73,7 +73,7 @@ class Attention(Statistic):
         self._near[:, 0] -= (sample * sample.clamp(min=TINY).log()).sum((1, 2))
         self._near[:, 1:] += _band(probs, start - first)
         self._starts.add(start)
-        self._queries = queries + (self._queries if len(self._starts) > 1 else 0)
+        self._queries += queries
         if self._queries == size:
             self._fold(batch.num_queries, window)
 

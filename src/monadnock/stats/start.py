@@ -25,7 +25,7 @@ class Snapshot(Statistic):
     values: Tensor
     expert: Tensor
 
-    def update(self, batch: _Rows, window: int) -> None:  # type: ignore[override]
+    def update(self, batch: _Rows, window: int) -> None:
         """Keep the states; a snapshot is of one window."""
         self.values = batch.values.float().cpu().clone()
         if batch.expert is not None:
@@ -45,7 +45,7 @@ class RouterMean(Statistic):
     total: Tensor
     count: Tensor
 
-    def update(self, batch: _Rows, window: int) -> None:  # type: ignore[override]
+    def update(self, batch: _Rows, window: int) -> None:
         """Add the logits [rows, expert] of one window."""
         probs = batch.values.float().softmax(-1).double().sum(0).cpu()
         if not hasattr(self, "total"):
