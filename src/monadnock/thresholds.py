@@ -3,3 +3,4 @@
 AN2025_RATIO = 1000.0  # tau: an outlier is above AN2025_RATIO times the mean magnitude
 SUN2024_RATIO = 1000.0  # a massive activation is above SUN2024_RATIO times the median magnitude ...
 SUN2024_MAGNITUDE = 100.0  # ... and above SUN2024_MAGNITUDE
+GU2025_SINK_MASS = 0.3  # alpha: a head has a sink if a key gets more than this of the attention of those that see it

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from monadnock.models import Adapter, Source, observe
-from monadnock.probes.start_token import ALIVE_RATIO, StartToken, massive_layer
+from monadnock.probes.start_token import ALIVE_RATIO, StartToken
 from monadnock.sites import Site, Stream
-from monadnock.stats import Magnitude, Snapshot
+from monadnock.stats import Magnitude, Snapshot, massive_layer
 from monadnock.thresholds import SUN2024_RATIO
 from tests.probes.conftest import NUM_WINDOWS, TOKENIZER, evidence_of
 from tests.stats.cases import Rows, steady

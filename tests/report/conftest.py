@@ -156,8 +156,31 @@ def rows(name):
             {"where": "weight", "layer": 1, "name": "<b>q.weight</b>", "count": 2},
             {"where": "residual", "layer": None, "name": "text", "count": 1},
         ],
+        "effects": lambda: [
+            {**attack, "metric": metric, "data": DATA, "value": 9.0 + attack["k"], "baseline": 9.0}
+            for attack in attacks()
+            for metric in ("perplexity", "kl")
+        ],
+        "generations": lambda: [
+            {**attack, "prompt": "<b>Once</b>", "text": HOSTILE[i % len(HOSTILE)], "same_tokens": i, "num_tokens": 8}
+            for i, attack in enumerate(attacks())
+        ],
     }  # fmt: skip
     return make[name]()
+
+
+DATA = "<i>topics</i>, 2 x 64, BOS, 0123abcd"
+
+
+def attacks():
+    """Return the clean model and attacks on layer 1 in three modes, as the columns that tables of attacks share."""
+    clean = {"mode": "none", "layer": None, "expert": None, "k": 0, "seed": None, "targets": ""}
+    return [clean] + [
+        clean | {"mode": mode, "layer": 1, "k": k, "seed": seed, "targets": f"layer 1: {' '.join(map(str, range(k)))}"}
+        for mode, seeds in (("zero", [None]), ("retain", [None]), ("random", [0, 1]))
+        for seed in seeds
+        for k in (1, 2, 4)
+    ]
 
 
 def write_run(path, names=tuple(schema.TABLES), empty=(), **text):

@@ -20,7 +20,7 @@ def command(
     opened = Run.open(run)
     if table is None:
         print_summary(opened.summary())
-        for name, height in opened.manifest.tables.items():
+        for name, height in opened.heights().items():
             print(f"{name:16} {height:6} rows  {TABLES[name].doc}")
         return
     frame = opened.table(table)

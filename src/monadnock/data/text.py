@@ -59,7 +59,8 @@ def read_dataset(name: str, max_chars: int) -> str:
         loaded = datasets.load_dataset(path, config or None, streaming=True)
         split = split or ("test" if "test" in loaded else next(iter(loaded)))
         if split not in loaded:
-            raise MonadnockError(f"Data set {name} has no split {split!r}: {nearest(split, loaded)}")
+            known = nearest(str(split), [str(each) for each in loaded])
+            raise MonadnockError(f"Data set {name} has no split {str(split)!r}: {known}")
         rows = loaded[split]
         pieces, size = [], 0
         for row in rows:

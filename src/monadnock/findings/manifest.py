@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: attacks
 
 
 class _Part(BaseModel):
@@ -53,6 +53,20 @@ class SelfCheck(_Part):
     num_logit_positions: int
 
 
+class AttackFacts(_Part):
+    """What a series of attacks depends on, beyond the model."""
+
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    monadnock: str
+    text: TextFacts
+    stride: int = Field(description="scored tokens of every window but the first")
+    attention: str
+    device: str
+    metrics: list[str]
+    thresholds: dict[str, float]
+    versions: dict[str, str]
+
+
 class Manifest(_Part):
     """Provenance of a run.
 
@@ -72,4 +86,5 @@ class Manifest(_Part):
     versions: dict[str, str]
     self_check: SelfCheck | None = Field(description="null where no probe needed a pass over the text")
     seconds: float
-    tables: dict[str, int] = Field(default_factory=dict, description="rows of each table")
+    tables: dict[str, int] = Field(default_factory=dict, description="rows of each table that the scan wrote")
+    attacks: list[AttackFacts] = Field(default_factory=list, description="one for each text and setting")

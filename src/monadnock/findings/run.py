@@ -15,12 +15,15 @@ from pydantic import ValidationError
 
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import schema
-from monadnock.findings.manifest import SCHEMA_VERSION, Manifest
+from monadnock.findings.manifest import SCHEMA_VERSION, AttackFacts, Manifest
 from monadnock.findings.summary import Summary, summarise
 
 
 class Run:
-    """A finished scan: `manifest.json` and `tables/*.parquet` in one folder.
+    """What was found out about a model: `manifest.json` and `tables/` in one folder.
+
+    A table that a scan wrote is one file, `tables/NAME.parquet`. One that grows by and by is a folder of parts,
+    `tables/NAME/*.parquet`, each of which appears whole or not at all.
 
     Attributes:
         path: the folder.
@@ -94,6 +97,14 @@ class Run:
                     parent.rmdir()
         return cls(path, manifest)
 
+    def heights(self) -> dict[str, int]:
+        """Return the number of rows of every table there is."""
+        grown = {name: self.table(name).height for name in schema.TABLES if self._parts(name)}
+        return self.manifest.tables | grown
+
+    def _parts(self, name: str) -> list[Path]:
+        return sorted((self.path / "tables" / name).glob("[!.]*.parquet"))
+
     def table(self, name: str) -> pl.DataFrame:
         """Return a table as a polars frame.
 
@@ -101,19 +112,61 @@ class Run:
             MonadnockError: if there is no such table in this run, with the nearest names.
         """
         known = schema.table(name)
-        if name not in self.manifest.tables:
-            raise MonadnockError(f"This run has no table {name!r}: {nearest(name, self.manifest.tables)}")
+        parts = self._parts(name)
+        if name not in self.manifest.tables and not parts:
+            raise MonadnockError(f"This run has no table {name!r}: {nearest(name, self.heights())}")
         try:
-            return known.frame(pl.read_parquet(self.path / "tables" / f"{name}.parquet"))
+            files = parts or [self.path / "tables" / f"{name}.parquet"]
+            return pl.concat([known.frame(pl.read_parquet(file)) for file in files])
         except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             reason = str(error).partition("\n")[0]
             raise MonadnockError(
-                f"Table {name!r} of {self.path} is damaged ({reason}); scan the model again."
+                f"Table {name!r} of {self.path} is damaged ({reason}); make it again, or remove its file."
             ) from error
+
+    def has(self, name: str, part: str) -> bool:
+        """Say whether a growing table has this part."""
+        return (self.path / "tables" / name / f"{part}.parquet").is_file()
+
+    def add(self, name: str, part: str, rows: list[dict]) -> None:
+        """Write one part of a growing table, at once and whole.
+
+        Raises:
+            MonadnockError: if it cannot be written.
+        """
+        folder = self.path / "tables" / name
+        draft = folder / f".{uuid.uuid4().hex[:12]}.parquet"
+        try:
+            folder.mkdir(exist_ok=True)
+            schema.table(name).frame(rows).write_parquet(draft)
+            draft.replace(folder / f"{part}.parquet")
+        except (OSError, pl.exceptions.PolarsError) as error:
+            reason = str(error).partition("\n")[0]
+            raise MonadnockError(f"{self.path} cannot be added to: {reason}. What is there stays.") from error
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+
+    def note(self, attack: AttackFacts) -> None:
+        """Add what a series of attacks depends on to the manifest, unless it stands there already."""
+        known = [each.model_copy(update={"created": attack.created}) for each in self.manifest.attacks]
+        if attack in known:
+            return
+        manifest = self.manifest.model_copy(update={"attacks": [*self.manifest.attacks, attack]})
+        draft = self.path / f".manifest.{uuid.uuid4().hex[:12]}.json"
+        try:
+            draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            draft.replace(self.path / "manifest.json")
+        except OSError as error:
+            raise MonadnockError(f"{self.path} cannot be added to: {error.strerror}. What is there stays.") from error
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+        self.manifest = manifest
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Return every table of the run by name."""
-        return {name: self.table(name) for name in self.manifest.tables}
+        return {name: self.table(name) for name in self.heights()}
 
     def summary(self) -> Summary:
         """Return the findings in sentences."""

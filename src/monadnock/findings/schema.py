@@ -20,14 +20,25 @@ TOKEN_CLASS = ("token_class", TEXT, "start, delimiter, weak (articles, prepositi
 FEATURE = ("feature", INT, "0-based index into the stream's width")
 RANK = ("rank", INT, "1 for the largest")
 
+# What an attack was; the same columns in every table of attacks.
+ATTACK = (
+    ("mode", TEXT, "what was done: none (the clean model), zero, retain, random, ...: see docs/attack.md"),
+    ("layer", INT, "0-based layer that was changed; null for none, and where several were (see targets)"),
+    ("expert", INT, "0-based expert that was changed; null in dense layers"),
+    ("k", INT, "how many rows, weights, features or positions were changed (retain: kept), in each layer"),
+    ("seed", INT, "what the control was drawn with; null where nothing is drawn"),
+    ("targets", TEXT, "what exactly was changed (retain: kept), as `layer 11: 1229 1487`"),
+)
+
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name, one sentence on what a row is, and its columns as (name, polars type, meaning)."""
+    """A table's name, what a row is, its columns as (name, polars type, meaning), and the verb that fills it."""
 
     name: str
     doc: str
     columns: tuple[tuple[str, type[pl.DataType], str], ...]
+    verb: str = "scan"
 
     @property
     def polars(self) -> pl.Schema:
@@ -257,6 +268,31 @@ _TABLES = (
             ("name", TEXT, "parameter name, or the pass in which it was seen (start or text)"),
             ("count", INT, "number of such entries"),
         ),
+    ),
+    Table(
+        "effects",
+        "One row per attack and metric: what the model does while something in it is changed.",
+        (
+            *ATTACK,
+            ("metric", TEXT, "perplexity, kl, top1_agreement, top1_h, sink_share, implicit_scaling, or a task's own"),
+            ("data", TEXT, "the text as `source, windows x length, BOS, first digits of its hash`, or the task"),
+            ("value", REAL, "the metric under the attack"),
+            ("baseline", REAL, "the same of the clean model"),
+            ("error", REAL, "standard error of the value; null where the metric comes without one"),
+        ),
+        verb="attack",
+    ),
+    Table(
+        "generations",
+        "One row per attack and prompt: what the model writes, greedily, while something in it is changed.",
+        (
+            *ATTACK,
+            ("prompt", TEXT, "what was given"),
+            ("text", TEXT, "what the model went on with"),
+            ("same_tokens", INT, "how many first tokens equal those of the clean model"),
+            ("num_tokens", INT, "how many tokens were written"),
+        ),
+        verb="attack",
     ),
 )
 

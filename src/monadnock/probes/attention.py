@@ -8,9 +8,8 @@ from monadnock.probes.base import Ask, Evidence
 from monadnock.sites import Stream
 from monadnock.stats import Attention as AttentionStat
 from monadnock.stats import probabilities as at
-from monadnock.thresholds import AN2025_RATIO
+from monadnock.thresholds import AN2025_RATIO, GU2025_SINK_MASS
 
-SINK_MASS = 0.3  # gu2025: a head has a sink if alpha_j > SINK_MASS
 KIND_MASS = 0.3  # a head is of the kind to which it gives the most, if that is at least this much of its attention
 LOCAL_MASS = 0.5  # a head is local if its last 8 keys get this much
 LISTED = 2  # keys listed of every head and window by cumulative score
@@ -23,7 +22,7 @@ class Attention:
     tables: ClassVar[tuple[str, ...]] = ("attention", "heads")
     thresholds: ClassVar[dict[str, float]] = {
         "an2025.attention_ratio": AN2025_RATIO,
-        "gu2025.sink_mass": SINK_MASS,
+        "gu2025.sink_mass": GU2025_SINK_MASS,
         "monadnock.kind_mass": KIND_MASS,
         "monadnock.local_mass": LOCAL_MASS,
         "monadnock.local_keys": at.LOCAL,
@@ -108,7 +107,7 @@ def _heads(stat: AttentionStat, evidence: Evidence) -> list[dict]:
                 "sink_mass": mean[at.SINK],
                 "sink_position": prevailing(positions),
                 "sink_token_class": prevailing(classes),
-                "sink": mean[at.SINK] > SINK_MASS,
+                "sink": mean[at.SINK] > GU2025_SINK_MASS,
                 "entropy": mean[at.ENTROPY],
                 "mean_distance": mean[at.DISTANCE],
                 "previous_mass": mean[at.PREVIOUS],

@@ -1,6 +1,5 @@
 """Massive weights, super weights and norm gains, read off the start token fed alone (oh2024)."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from monadnock.models import Adapter
 from monadnock.probes.base import Ask, Evidence
 from monadnock.sites import Stream
-from monadnock.stats import Magnitude, RouterMean, Snapshot
+from monadnock.stats import Magnitude, Preferred, RouterMean, Snapshot, is_massive, massive_layer, preferred
 from monadnock.thresholds import SUN2024_MAGNITUDE, SUN2024_RATIO
 
 ALIVE_RATIO = 100.0  # a feature lives in a layer if |value| > SUN2024_MAGNITUDE and > ALIVE_RATIO * median|value|
@@ -52,7 +51,7 @@ class StartToken:
         ).nan_to_num()  # [layer, d_model]
         inner = [_intermediate(evidence, layer) for layer in range(num_layers)]
         residual_medians = _medians(evidence, Stream.RESIDUAL)
-        massive = _massive(residual, residual_medians)  # [layer, d_model]
+        massive = is_massive(residual, residual_medians)  # [layer, d_model]
         layer = massive_layer(residual, torch.stack([state.values for state in inner]))
         medians = _medians(evidence, Stream.DOWN_PROJ_INPUT)
         features = massive.any(0).nonzero().flatten()
@@ -65,53 +64,22 @@ class StartToken:
             ),
             "massive_weights": _massive_weights(layer, inner[layer], medians[layer]),
             "super_weights": _super_weights(evidence.adapter, layer, inner[layer], massive[layer], medians[layer]),
-            "lifecycles": _lifecycles(residual, _massive(residual, residual_medians, ALIVE_RATIO), massive),
+            "lifecycles": _lifecycles(residual, is_massive(residual, residual_medians, ALIVE_RATIO), massive),
             "norm_gains": _norm_gains(evidence.adapter, features),
         }
 
 
-@dataclass(frozen=True)
-class _Inner:
-    """x_down of the start token at one layer, [d_mlp], and the expert it is of."""
-
-    values: Tensor
-    expert: int | None
-
-
-def _intermediate(evidence: Evidence, layer: int) -> _Inner:
+def _intermediate(evidence: Evidence, layer: int) -> Preferred:
     """Return x_down of the start token; of the router's favourite expert in a mixture."""
     state = evidence.get(Snapshot, Stream.DOWN_PROJ_INPUT, layer, "start")
-    if not evidence.adapter.family.router:
-        return _Inner(state.values[0].nan_to_num(), None)
-    probs = evidence.get(RouterMean, Stream.ROUTER_LOGITS, layer, "start").total
-    row = int(probs[state.expert].nan_to_num().argmax())  # among the experts that ran: a NaN router prefers none
-    return _Inner(state.values[row].nan_to_num(), int(state.expert[row]))
+    router = evidence.adapter.family.router
+    return preferred(state, evidence.get(RouterMean, Stream.ROUTER_LOGITS, layer, "start") if router else None)
 
 
 def _medians(evidence: Evidence, stream: Stream) -> Tensor:
     """Median |value| over the text at each layer, [layer]; a single row would inflate its own."""
     layers = range(evidence.adapter.num_layers)
     return torch.stack([evidence.get(Magnitude, stream, layer).medians().mean() for layer in layers]).float()
-
-
-def _massive(values: Tensor, median: Tensor, ratio: float = SUN2024_RATIO) -> Tensor:
-    """Say which entries [..., width] are massive (sun2024) against a median [...]."""
-    size = values.abs()
-    return (size > SUN2024_MAGNITUDE) & (size > ratio * median[..., None])
-
-
-def massive_layer(residual: Tensor, inner: Tensor) -> int:
-    """Return the massive layer: the largest top-1 |x_down| up to the layer where top-1 |h| peaks (oh2024).
-
-    Late layers can have a large intermediate state too, the one that takes the massive activation away again; hence
-    the cut at the peak.
-
-    Args:
-        residual: h of the start token, [layer, d_model].
-        inner: x_down of the start token, [layer, d_mlp].
-    """
-    peak = int(residual.abs().amax(1).argmax())
-    return int(inner.abs().amax(1)[: peak + 1].argmax())
 
 
 def _traced(stream: Stream, values: Tensor, experts: list[int | None]) -> list[dict]:
@@ -130,9 +98,9 @@ def _traced(stream: Stream, values: Tensor, experts: list[int | None]) -> list[d
     ]
 
 
-def _massive_weights(layer: int, inner: _Inner, median: Tensor) -> list[dict]:
+def _massive_weights(layer: int, inner: Preferred, median: Tensor) -> list[dict]:
     top = inner.values.abs().topk(min(ROWS, len(inner.values)))
-    massive = _massive(inner.values, median)
+    massive = is_massive(inner.values, median)
     return [
         {
             "layer": layer,
@@ -148,10 +116,10 @@ def _massive_weights(layer: int, inner: _Inner, median: Tensor) -> list[dict]:
     ]
 
 
-def _super_weights(adapter: Adapter, layer: int, inner: _Inner, rows: Tensor, median: Tensor) -> list[dict]:
+def _super_weights(adapter: Adapter, layer: int, inner: Preferred, rows: Tensor, median: Tensor) -> list[dict]:
     """Rank W_down[i, j] x_j over massive features i of h and massive features j of x_down."""
     row = rows.nonzero().flatten()
-    column = _massive(inner.values, median).nonzero().flatten()
+    column = is_massive(inner.values, median).nonzero().flatten()
     if not len(row) or not len(column):
         return []
     weight = adapter.weight(layer, "down", inner.expert).read().float().cpu()[row][:, column]

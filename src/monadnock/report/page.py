@@ -66,7 +66,7 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
 
 def render(run: Run) -> str:
     """Return the page of a run as HTML."""
-    findings = Findings(run.manifest, {name: run.table(name) for name in run.manifest.tables if name in TABLES})
+    findings = Findings(run.manifest, {name: run.table(name) for name in run.heights() if name in TABLES})
     present = [section for section in SECTIONS if any(name in findings.tables for name in section.tables)]
     charts: list[dict[str, Any]] = []
     environment = Environment(

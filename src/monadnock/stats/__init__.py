@@ -2,7 +2,18 @@
 
 from monadnock.stats.base import Statistic
 from monadnock.stats.magnitude import Magnitude
+from monadnock.stats.massive import is_massive, massive_layer
 from monadnock.stats.probabilities import Attention
-from monadnock.stats.start import RouterMean, Snapshot
+from monadnock.stats.start import Preferred, RouterMean, Snapshot, preferred
 
-__all__ = ["Attention", "Magnitude", "RouterMean", "Snapshot", "Statistic"]
+__all__ = [
+    "Attention",
+    "Magnitude",
+    "Preferred",
+    "RouterMean",
+    "Snapshot",
+    "Statistic",
+    "is_massive",
+    "massive_layer",
+    "preferred",
+]

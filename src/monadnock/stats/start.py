@@ -1,5 +1,6 @@
 """States of very short inputs kept whole, and mean probabilities of routers."""
 
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -53,3 +54,24 @@ class RouterMean(Statistic):
         self.total += probs
         self.count += len(batch.values)
         self.seen[window] = True
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """A state of one token, [width], and the expert that it is of (None in dense layers)."""
+
+    values: Tensor
+    expert: int | None
+
+
+def preferred(state: Snapshot, router: RouterMean | None) -> Preferred:
+    """Return the state of a single token, in a mixture that of the expert which the router prefers; NaN becomes 0.
+
+    Args:
+        state: the token's states, one row per expert that ran.
+        router: the router's probabilities for that token; None in dense layers.
+    """
+    if router is None:
+        return Preferred(state.values[0].nan_to_num(), None)
+    row = int(router.total[state.expert].nan_to_num().argmax())  # among those that ran: a NaN router prefers none
+    return Preferred(state.values[row].nan_to_num(), int(state.expert[row]))
