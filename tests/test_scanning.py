@@ -5,6 +5,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 from monadnock import scan, scanning
+from monadnock.data import token_windows
 from monadnock.models import Adapter, Source
 from monadnock.probes import Ask
 from monadnock.probes.weights import Weights
@@ -70,7 +71,7 @@ def test_probes_with_arguments(model, text, tmp_path):
     run = scan(model, TOKENIZER, out=tmp_path / "run", text=text, probes=["activations:query+key"], **SIZES)
     layers = run.table("layers")
     assert layers.select("stream", "layer").rows() == [("query", 0), ("query", 1), ("key", 0), ("key", 1)]
-    ids = scanning.token_windows(TOKENIZER, text=text, **SIZES).ids
+    ids = token_windows(TOKENIZER, text=text, **SIZES).ids
     with torch.no_grad():
         x = model.model.layers[0].input_layernorm(model.model.embed_tokens(ids))
         queries = model.model.layers[0].self_attn.q_proj(x)

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from monadnock import MonadnockError, scan, scanning
+from monadnock.data import token_windows
 from monadnock.models import Adapter, Source, attention
 from monadnock.scanning import self_check
 from tests.scans import SIZES, TOKENIZER, assert_untouched, state, tables
@@ -208,7 +209,7 @@ def test_other_files_are_never_overwritten(model, text, tmp_path):
 def test_without_a_bos_token_the_first_token_is_the_start(model, text, tmp_path):
     run = scan(model, NO_BOS, out=tmp_path / "run", text=text, probes=["start_token"], **SIZES)
     facts = run.manifest.text
-    ids = scanning.token_windows(NO_BOS, text=text, **SIZES).ids
+    ids = token_windows(NO_BOS, text=text, **SIZES).ids
     assert (facts.bos, facts.num_windows, facts.length) == (False, 3, 24)
     assert facts.start_token_id == int(ids[0, 0]) and facts.start_token == NO_BOS.decode([int(ids[0, 0])])
 

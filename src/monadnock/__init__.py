@@ -1,6 +1,7 @@
 """monadnock finds the systematic outliers of a language model and shows how they hang together.
 
-Public names, loaded when first used: `scan`, `load`, `Adapter`, `Run`, `Site`, `Stream`, `probes`, `MonadnockError`.
+Public names, loaded when first used: `scan`, `attack`, `verify`, `load`, `Adapter`, `Run`, `Site`, `Stream`,
+`MonadnockError`, and the modules `interventions` and `evaluation`.
 
 Example:
     >>> import monadnock as mk
@@ -12,6 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monadnock import evaluation as evaluation
+    from monadnock import interventions as interventions
+    from monadnock.attacking import attack as attack
     from monadnock.errors import MonadnockError as MonadnockError
     from monadnock.findings import Run as Run
     from monadnock.models import Adapter as Adapter
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from monadnock.scanning import scan as scan
     from monadnock.sites import Site as Site
     from monadnock.sites import Stream as Stream
+    from monadnock.verifying import verify as verify
 
 _HOMES = {
     "Adapter": "monadnock.models",
@@ -26,13 +31,30 @@ _HOMES = {
     "Run": "monadnock.findings",
     "Site": "monadnock.sites",
     "Stream": "monadnock.sites",
+    "attack": "monadnock.attacking",
     "load": "monadnock.models",
     "scan": "monadnock.scanning",
+    "verify": "monadnock.verifying",
 }
-__all__ = ["Adapter", "MonadnockError", "Run", "Site", "Stream", "load", "scan"]
+_ROOMS = ("evaluation", "interventions")
+__all__ = [
+    "Adapter",
+    "MonadnockError",
+    "Run",
+    "Site",
+    "Stream",
+    "attack",
+    "evaluation",
+    "interventions",
+    "load",
+    "scan",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"monadnock.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'monadnock' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,27 +1,33 @@
 """Scan a model: observe what the probes ask for in one pass over the text, and write what they found as a run."""
 
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from monadnock.data import Windows, token_windows
+from monadnock.data import Windows
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
-from monadnock.findings.manifest import Manifest, ModelFacts, SelfCheck, TextFacts
+from monadnock.findings.manifest import Manifest, SelfCheck
 from monadnock.findings.run import Run, check_free
 from monadnock.findings.schema import table
-from monadnock.models import Adapter, Source, load, observe
+from monadnock.models import Adapter, observe
+from monadnock.preparing import (
+    bar,
+    evaluating,
+    fresh_path,
+    model_facts,
+    open_model,
+    start_token,
+    text_facts,
+    text_windows,
+    versions,
+)
 from monadnock.probes import Evidence, Probe, resolve_probes
 from monadnock.probes.base import Pass
 from monadnock.sites import Site, Stream
@@ -29,8 +35,6 @@ from monadnock.stats import Statistic
 
 CHECKED_POSITIONS = 64  # positions of the first window whose logits are compared
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # of the largest |logit|
-DEFAULT_LENGTH = 1024
-DEFAULT_TOKENS = 4096
 
 Collected = dict[tuple[Pass, Site, type[Statistic]], Statistic]
 
@@ -88,26 +92,22 @@ def scan(
     for probe in wanted:
         for name in probe.tables:
             table(name)  # refuses a probe whose table has no schema before anything runs
-    path = Path(out) if out is not None else _fresh_path(model)
+    path = Path(out) if out is not None else fresh_path(model)
     check_free(path.absolute(), force=force)
     check_text(text, dataset)
-    if isinstance(model, (str, Path)):
-        console = Console(file=sys.stderr)
-        with console.status(f"loading {model}") if progress and console.is_terminal else nullcontext():
-            adapter = load(
-                model,
-                dtype=dtype,
-                device=device,
-                device_map=device_map,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-            )
-    else:
-        adapter = _adapt(model, tokenizer)
-    windows = _windows(adapter, text=text, dataset=dataset, tokens=tokens, length=length, bos=bos, seed=seed)
-    start = adapter.tokenizer.bos_token_id
-    start = int(windows.ids[0, 0]) if start is None else start
-    with _evaluating(adapter.model):
+    adapter = open_model(
+        model,
+        tokenizer,
+        progress=progress,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    windows = text_windows(adapter, text=text, dataset=dataset, tokens=tokens, length=length, bos=bos, seed=seed)
+    start = start_token(adapter, windows)
+    with evaluating(adapter.model):
         collected, check = observe_text(adapter, windows, start, wanted, progress=progress)
     evidence = Evidence(adapter, windows, start, collected)
     tables = _tables(wanted, evidence)
@@ -153,7 +153,7 @@ def observe_text(
             positions = torch.linspace(0, ids.shape[1] - 1, min(CHECKED_POSITIONS, ids.shape[1])).long()
             expected = adapter.forward(ids[0], keep=positions)
         watcher = _Watcher(here)
-        with observe(adapter, watcher.by_site()), _bar(f"{over} pass", len(ids), progress and over == "text") as step:
+        with observe(adapter, watcher.by_site()), bar(f"{over} pass", len(ids), progress and over == "text") as step:
             for watcher.window, row in enumerate(ids):
                 logits = adapter.forward(row, keep=positions if watcher.window == 0 else 1)
                 if watcher.window == 0 and expected is not None:
@@ -208,66 +208,6 @@ class _Watcher:
         return update
 
 
-@contextmanager
-def _bar(what: str, total: int, show: bool) -> Iterator[Callable[[], None]]:
-    """Show progress over windows on a terminal, nothing elsewhere."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Hold the model in evaluation mode, and give every module back in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _adapt(model: Any, tokenizer: Any) -> Adapter:
-    if isinstance(model, Adapter):
-        if model.tokenizer is None:
-            raise MonadnockError(f"{model.source.id} was given without its tokenizer; make the Adapter with one.")
-        return model
-    if not hasattr(model, "get_decoder") or not hasattr(model, "config"):
-        raise MonadnockError(
-            f"A {type(model).__name__} was given; give a model's name or path, or a transformers causal language model."
-        )
-    if tokenizer is None:
-        raise MonadnockError("A model object was given without its tokenizer; call scan(model, tokenizer).")
-    name = getattr(model, "name_or_path", "") or type(model).__name__
-    return Adapter(model, tokenizer, Source(name, "object"))
-
-
-def _windows(adapter: Adapter, *, tokens: int | None, length: int | None, bos: bool | None, **source: Any) -> Windows:
-    limit = adapter.context_length
-    if length is not None and limit is not None and length > limit:
-        raise MonadnockError(f"Windows of {length} tokens were asked, but {adapter.source.id} sees at most {limit}.")
-    tokens = DEFAULT_TOKENS if tokens is None else tokens
-    length = min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH, tokens) if length is None else length
-    windows = token_windows(adapter.tokenizer, length=length, tokens=max(tokens, length), bos=bos, **source)
-    rows = adapter.model.get_input_embeddings().weight.shape[0]
-    largest = max(int(windows.ids.max()), adapter.tokenizer.bos_token_id or 0)  # BOS is fed alone in any case
-    if largest >= rows:
-        raise MonadnockError(
-            f"The tokenizer gives id {largest}, but the model has {rows} embeddings; "
-            "give the tokenizer that belongs to the model."
-        )
-    return windows
-
-
-def _fresh_path(model: Any) -> Path:
-    name = str(model) if isinstance(model, (str, Path)) else getattr(model, "name_or_path", "") or "model"
-    name = "".join(char if char.isalnum() or char in "-_." else "-" for char in Path(name).name) or "model"
-    return Path("monadnock-runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
 def _tables(probes: Iterable[Probe], evidence: Evidence) -> dict[str, pl.DataFrame]:
     frames: dict[str, pl.DataFrame] = {}
     for probe in probes:
@@ -284,39 +224,12 @@ def _manifest(
     observed = any(ask.stream is Stream.ATTN_PROBS for probe in probes for ask in probe.asks(adapter))
     return Manifest(
         monadnock=version("monadnock"),
-        model=ModelFacts(
-            id=adapter.source.id,
-            revision=adapter.source.revision,
-            source=adapter.source.kind,
-            family=adapter.family.model_type,
-            dtype=str(adapter.dtype).removeprefix("torch."),
-            device=str(adapter.device),
-            num_layers=adapter.num_layers,
-            num_heads=adapter.num_heads,
-            num_kv_heads=adapter.num_kv_heads,
-            hidden_size=adapter.hidden_size,
-            intermediate_size=adapter.intermediate_size,
-            num_experts=adapter.num_experts,
-            vocab_size=adapter.model.get_input_embeddings().weight.shape[0],
-            num_parameters=sum(parameter.numel() for parameter in adapter.model.parameters()),
-            context_length=adapter.context_length,
-            ignored_config=adapter.ignored_config,
-        ),
-        text=TextFacts(
-            source=windows.source,
-            num_windows=len(windows.ids),
-            length=windows.ids.shape[1],
-            bos=windows.bos,
-            start_token_id=start,
-            start_token=adapter.tokenizer.decode([start]),
-            token_hash=windows.token_hash,
-            seed=windows.seed,
-        ),
+        model=model_facts(adapter),
+        text=text_facts(adapter, windows, start),
         probes=[probe.name for probe in probes],
         attention=f"eager, observed in blocks; checked against {own}" if observed else own,
         thresholds={name: value for probe in probes for name, value in probe.thresholds.items()},
-        versions={name: version(name) for name in ("torch", "transformers", "polars")}
-        | {"python": platform.python_version()},
+        versions=versions(),
         self_check=check,
         seconds=seconds,
     )

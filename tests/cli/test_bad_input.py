@@ -104,7 +104,7 @@ def test_a_place_that_is_taken(cli, model, work):
 
 def test_a_place_that_is_taken_is_told_before_the_model_is_loaded(cli, model, work, monkeypatch):
     Run.write(work / "run", manifest(), frames())
-    monkeypatch.setattr("monadnock.scanning.load", pytest.fail)
+    monkeypatch.setattr("monadnock.preparing.load", pytest.fail)
     refused(cli("scan", model, "--out", "run"), "already holds a run")
 
 

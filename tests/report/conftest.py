@@ -157,30 +157,49 @@ def rows(name):
             {"where": "residual", "layer": None, "name": "text", "count": 1},
         ],
         "effects": lambda: [
-            {**attack, "metric": metric, "data": DATA, "value": 9.0 + attack["k"], "baseline": 9.0}
+            {**attack, "metric": metric, "data": data, "baseline": clean, "error": 0.03 if metric == "acc" else None,
+             "value": clean if attack["mode"] == "none" else broken(attack, clean * (1 + attack["k"] * rng.random()))}
             for attack in attacks()
-            for metric in ("perplexity", "kl")
+            for metric, data, clean in (METRICS if attack["layer"] in (None, 1) else METRICS[:2])
+            if attack["mode"] != "mask" or metric == "perplexity"
         ],
         "generations": lambda: [
-            {**attack, "prompt": "<b>Once</b>", "text": HOSTILE[i % len(HOSTILE)], "same_tokens": i, "num_tokens": 8}
+            {**attack, "prompt": prompt, "text": HOSTILE[(i + j) % len(HOSTILE)], "same_tokens": i, "num_tokens": 8}
             for i, attack in enumerate(attacks())
+            for j, prompt in enumerate(("<b>Once</b>", "a very long prompt\n" * 30))
         ],
     }  # fmt: skip
     return make[name]()
 
 
 DATA = "<i>topics</i>, 2 x 64, BOS, 0123abcd"
+METRICS = (
+    ("perplexity", DATA, 13.6), ("kl", DATA, 0.0), ("top1_agreement", DATA, 1.0), ("top1_h", DATA, 24926.0),
+    ("sink_share", DATA, 0.5), ("implicit_scaling", DATA, 0.6), ("acc", "boolq, first 9", 0.6),
+    ("acc", "<u>piqa</u>, first 9", 0.7), ("f1,<b>strict</b>", "squad", 0.2),
+)  # fmt: skip
 
 
 def attacks():
-    """Return the clean model and attacks on layer 1 in three modes, as the columns that tables of attacks share."""
+    """Return the clean model and attacks on two layers in several modes, as the columns that tables of attacks share."""
     clean = {"mode": "none", "layer": None, "expert": None, "k": 0, "seed": None, "targets": ""}
-    return [clean] + [
-        clean | {"mode": mode, "layer": 1, "k": k, "seed": seed, "targets": f"layer 1: {' '.join(map(str, range(k)))}"}
-        for mode, seeds in (("zero", [None]), ("retain", [None]), ("random", [0, 1]))
+    found = [clean] + [
+        clean | {"mode": mode, "layer": layer, "k": k, "seed": seed, "targets": f"layer {layer}: {numbers(k, seed)}"}
+        for layer in (1, 2)
+        for mode, seeds in (("zero", [None]), ("retain", [None]), ("random", [0, 1]), ("<b>new</b>", [None]))
         for seed in seeds
         for k in (1, 2, 4)
     ]
+    return [*found, clean | {"mode": "mask", "k": 1, "targets": "all layers, positions: 0"}]
+
+
+def numbers(k, seed=None):
+    return " ".join(str(10 * (seed or 0) + i) for i in range(k))
+
+
+def broken(attack, value):
+    """Return the value, but infinity or NaN for two of the attacks."""
+    return {("zero", 4): math.inf, ("retain", 1): math.nan}.get((attack["mode"], attack["k"]), value)
 
 
 def write_run(path, names=tuple(schema.TABLES), empty=(), **text):

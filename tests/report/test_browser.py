@@ -112,10 +112,11 @@ def test_the_page_draws_every_chart_and_fits(visit, page_file, width, scheme):
 def test_the_toggle_dresses_the_page_and_its_charts(visit, page_file):
     page = visit(page_file, 1280, "light")
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert page.locator("#theme").inner_text() == "Use dark colours"
     page.locator("#theme").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
     assert page.evaluate(LABEL_COLOURS) == [INK["dark"]]
-    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
+    assert page.locator("#theme").inner_text() == "Use light colours"
 
 
 def test_definitions_open_by_keyboard_and_stay_inside_the_page(visit, page_file):
@@ -131,6 +132,55 @@ def test_definitions_open_by_keyboard_and_stay_inside_the_page(visit, page_file)
     assert box["x"] + box["width"] <= 400
     page.keyboard.press("Escape")
     assert not tip.is_visible()
+
+
+def test_definitions_on_a_phone_cover_no_chart(visit, page_file):
+    page = visit(page_file, 400, "light")
+    block = page.locator("#attacks .block").first
+    mark, tip, plot = (block.locator(name) for name in (".info", ".tip", ".plot"))
+    page.evaluate("y => scrollBy(0, y)", mark.bounding_box()["y"] - 870)  # at the lower edge of the window
+    mark.focus()
+    box = tip.bounding_box()
+    assert box["y"] + box["height"] <= min(plot.bounding_box()["y"], 900)
+
+
+@pytest.mark.parametrize("place", [10, 870])
+def test_definitions_stay_inside_the_window(visit, page_file, place):
+    page = visit(page_file, 1280, "light")
+    block = page.locator("#attacks .block").nth(3)
+    page.evaluate("y => scrollBy(0, y)", block.locator(".info").bounding_box()["y"] - place)
+    block.locator(".info").hover()
+    box = block.locator(".tip").bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= 900
+
+
+def test_texts_and_the_table_of_attacks_are_readable_on_a_phone(visit, page_file):
+    page = visit(page_file, 400, "dark")
+    for part in page.locator("#texts dt, #texts dd").all():
+        box = part.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 400
+    table = page.locator("#attacks .listing").first
+    row = table.locator("tbody th").nth(1)
+    before = row.bounding_box()["x"]
+    table.evaluate("table => { table.parentElement.scrollLeft = 200; }")
+    assert row.bounding_box()["x"] == before  # what an attack is called stays while its numbers are scrolled
+    assert table.locator("tbody td").nth(0).bounding_box()["x"] < before
+
+
+def test_hovering_an_attack_tells_what_was_changed(visit, page_file):
+    page = visit(page_file, 1280, "light")
+    plot = page.locator("#attacks .plot").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    seen = ""
+    for step in range(20, int(box["height"]) - 60, 5):
+        page.mouse.move(box["x"] + 77 + (box["width"] - 95) / 6, box["y"] + step)  # k = 1
+        page.wait_for_timeout(40)
+        seen += "".join(tip["text"] for tip in page.evaluate(HOVER_TEXTS))
+    assert "attackzerok1perplexity" in seen
+    assert "changedlayer 1: 0" in seen
 
 
 def test_hovering_a_hostile_token_shows_its_text(visit, page_file):

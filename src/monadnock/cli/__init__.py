@@ -4,11 +4,9 @@ import sys
 
 import typer
 
-from monadnock.cli import ls, report, scan, show
-from monadnock.cli.console import complain
+from monadnock.cli import attack, ls, report, scan, show, verify
+from monadnock.cli.console import INTERRUPTED, Told, complain
 from monadnock.errors import MonadnockError
-
-INTERRUPTED = 130  # the exit code that typer, too, gives to Ctrl-C
 
 app = typer.Typer(
     help="Find the systematic outliers of a language model.",
@@ -17,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (scan, show, report, ls):
+for verb in (scan, attack, verify, show, report, ls):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 
@@ -28,6 +26,8 @@ def main() -> None:
     except MonadnockError as error:
         complain(str(error))
         sys.exit(2)
+    except Told:
+        raise
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import polars as pl
 from rich.console import Console
@@ -10,10 +11,22 @@ from rich.table import Table as RichTable
 
 from monadnock.findings.summary import Summary
 
+INTERRUPTED = 130  # the exit code that typer, too, gives to Ctrl-C
+
 
 def complain(sentence: str) -> None:
     """Print one sentence to standard error."""
     print(f"monadnock: {sentence}", file=sys.stderr)
+
+
+class Told(SystemExit):
+    """Ends the command line with an exit code, after everything has been said."""
+
+
+def near(path: Path) -> Path:
+    """Write a path from the working folder on where it lies below it."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def print_summary(summary: Summary) -> None:
@@ -23,6 +36,34 @@ def print_summary(summary: Summary) -> None:
     grid.add_column(overflow="fold")
     for topic, sentence in summary.items:
         grid.add_row(escape(topic), escape(sentence))
+    Console().print(grid)
+
+
+def print_effects(effects: pl.DataFrame) -> None:
+    """Print attacks as rows and metrics as columns, means over seeds; the page has more."""
+    from monadnock.report.attacks import ordered_metrics, ordered_modes  # here: charts take a second to import
+
+    columns = ordered_metrics(effects)
+    several = [metric for metric, _ in columns if [other for other, _ in columns].count(metric) > 1]
+    names = {(metric, data): f"{metric} {data}" if metric in several else metric for metric, data in columns}
+    keys = ["mode", "layer", "k"]
+    wide: dict[tuple, dict[str, list[float]]] = {}
+    for row in effects.to_dicts():
+        cells = wide.setdefault(tuple(row[key] for key in keys), {})
+        cells.setdefault(names[row["metric"], row["data"]], []).append(
+            row["value"] if row["value"] is not None else float("nan")
+        )
+    modes = ordered_modes(effects["mode"])
+    grid = RichTable(box=None, pad_edge=False, header_style="bold cyan")
+    grid.add_column("attack")
+    for name in names.values():
+        grid.add_column(escape(name).replace("_", " "), justify="right")
+    layers = effects["layer"].drop_nulls().n_unique()
+    for mode, layer, k in sorted(wide, key=lambda key: (modes.index(key[0]), key[1] or -1, key[2])):
+        place = f" in layer {layer}" if layers > 1 and layer is not None else ""
+        values = [wide[mode, layer, k].get(name) for name in names.values()]
+        means = ["" if not found else f"{sum(found) / len(found):,.4g}" for found in values]
+        grid.add_row("clean model" if mode == "none" else f"{mode} {k}{place}", *means)
     Console().print(grid)
 
 

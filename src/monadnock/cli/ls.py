@@ -1,4 +1,4 @@
-"""`monadnock ls`: what there is to name: models, families, probes, tables."""
+"""`monadnock ls`: what there is to name: models, families, probes, tables, entries of the catalogue."""
 
 from typing import Annotated
 
@@ -32,12 +32,24 @@ def _tables() -> list[tuple[str, str]]:
     return [(name, table.doc) for name, table in TABLES.items()]
 
 
-KINDS = {"models": _models, "families": _families, "probes": _probes, "tables": _tables}
+def _catalogue() -> list[tuple[str, str]]:
+    from monadnock.catalogue import entries
+
+    lines = []
+    for name, entry in entries().items():
+        place = f"layer {entry.layer}" if entry.expert is None else f"layer {entry.layer}, expert {entry.expert}"
+        lines.append((name, f"{place}, indices {' '.join(map(str, entry.features))}; {entry.source}"))
+    return lines
 
 
-def command(what: Annotated[str, typer.Argument(help="models, families, probes or tables")]) -> None:
-    """List the packaged models, the families, the probes or the tables."""
+KINDS = {"models": _models, "families": _families, "probes": _probes, "tables": _tables, "catalogue": _catalogue}
+
+
+def command(what: Annotated[str, typer.Argument(help="models, families, probes, tables or catalogue")]) -> None:
+    """List the packaged models, the families, the probes, the tables, or the catalogue of massive weights."""
     if what not in KINDS:
         raise MonadnockError(f"There is no list of {what!r}: {nearest(what, KINDS)}")
-    for name, note in KINDS[what]():
-        print(f"{name:16} {note}")
+    lines = KINDS[what]()
+    width = max([16, *(len(name) for name, _ in lines)])
+    for name, note in lines:
+        print(f"{name:{width}} {note}")

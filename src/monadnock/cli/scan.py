@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from monadnock.cli.console import print_summary
+from monadnock.cli.console import near, print_summary
 from monadnock.findings import Run
 
 
@@ -47,11 +47,6 @@ def command(
 def tell(run: Run) -> None:
     """Print a run's findings, where its page is, and what to try next."""
     print_summary(run.summary())
-    print(f"Report: {_near(run.report())}")
+    print(f"Report: {near(run.report())}")
     shown = "massive_weights" if "massive_weights" in run.manifest.tables else next(iter(run.manifest.tables), "")
-    print(f"Next:   monadnock show {_near(run.path)} {shown}")
-
-
-def _near(path: Path) -> Path:
-    """Write a path from the working folder on where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    print(f"Next:   monadnock show {near(run.path)} {shown}")

@@ -21,12 +21,19 @@ class Windows:
         bos: whether a BOS token stands in front of each window.
         source: file, data set or built-in text that they come from.
         seed: seed that chose them.
+        stride: how far each window of the text stands from the next; None if they do not overlap.
     """
 
     ids: Tensor
     bos: bool
     source: str
     seed: int
+    stride: int | None = None
+
+    @property
+    def num_scored(self) -> int:
+        """How many last tokens of a window are new: not seen in the one before it."""
+        return self.stride or self.ids.shape[1] - self.bos
 
     @property
     def token_hash(self) -> str:
@@ -43,8 +50,11 @@ def token_windows(
     tokens: int = 4096,
     bos: bool | None = None,
     seed: int = 0,
+    stride: int | None = None,
 ) -> Windows:
-    """Cut a text into windows and let the seed choose which, without overlap.
+    """Cut a text into windows and let the seed choose which, without overlap unless a stride is given.
+
+    What remains at the end of the text and fills no window is left out.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -54,6 +64,7 @@ def token_windows(
         tokens: tokens in all; rounded down to whole windows.
         bos: put the BOS token in front of each window; by default if the tokenizer has one.
         seed: chooses the windows.
+        stride: tokens of the text from one window to the next; by default a whole window.
 
     Returns:
         `Windows` with ids [tokens // length, length].
@@ -75,6 +86,8 @@ def token_windows(
         raise MonadnockError("A BOS token was asked, but this tokenizer has none; use --no-bos.")
     bos = tokenizer.bos_token_id is not None if bos is None else bos
     body = length - bos
+    if stride is not None and not 1 <= stride <= body:
+        raise MonadnockError(f"A stride of {stride} was asked; windows of {body} tokens of text allow 1 to {body}.")
     count = tokens // length
     if dataset is not None:
         source, raw = dataset, read_dataset(dataset, max_chars=tokens * 16)
@@ -83,7 +96,8 @@ def token_windows(
     else:
         source, raw = BUILT_IN, built_in_text()
     ids = torch.tensor(tokenizer(raw, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.int64)
-    available = len(ids) // body
+    step = stride or body
+    available = (len(ids) - body) // step + 1
     if available < 1:
         raise MonadnockError(
             f"The text {source} has {len(ids)} tokens, too short for one window of {length}; "
@@ -91,7 +105,7 @@ def token_windows(
         )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(available, generator=generator)[:count].sort().values
-    windows = ids[: available * body].view(available, body)[chosen]
+    windows = ids[chosen[:, None] * step + torch.arange(body)]
     if bos:
         windows = torch.cat([windows.new_full((len(windows), 1), tokenizer.bos_token_id), windows], dim=1)
-    return Windows(windows, bos, source, seed)
+    return Windows(windows, bos, source, seed, stride)

@@ -111,22 +111,23 @@ class Run:
         Raises:
             MonadnockError: if there is no such table in this run, with the nearest names.
         """
-        known = schema.table(name)
+        schema.table(name)
         parts = self._parts(name)
         if name not in self.manifest.tables and not parts:
             raise MonadnockError(f"This run has no table {name!r}: {nearest(name, self.heights())}")
-        try:
-            files = parts or [self.path / "tables" / f"{name}.parquet"]
-            return pl.concat([known.frame(pl.read_parquet(file)) for file in files])
-        except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            reason = str(error).partition("\n")[0]
-            raise MonadnockError(
-                f"Table {name!r} of {self.path} is damaged ({reason}); make it again, or remove its file."
-            ) from error
+        return _read(name, parts or [self.path / "tables" / f"{name}.parquet"])
 
     def has(self, name: str, part: str) -> bool:
         """Say whether a growing table has this part."""
         return (self.path / "tables" / name / f"{part}.parquet").is_file()
+
+    def part(self, name: str, part: str) -> pl.DataFrame:
+        """Return one part of a growing table.
+
+        Raises:
+            MonadnockError: if it is damaged or missing.
+        """
+        return _read(name, [self.path / "tables" / name / f"{part}.parquet"])
 
     def add(self, name: str, part: str, rows: list[dict]) -> None:
         """Write one part of a growing table, at once and whole.
@@ -182,6 +183,20 @@ class Run:
 
     def _repr_html_(self) -> str:
         return self.summary().html()
+
+
+def _read(name: str, files: list[Path]) -> pl.DataFrame:
+    """Read the parts of a table."""
+    frames = []
+    for file in files:
+        try:
+            frames.append(schema.table(name).frame(pl.read_parquet(file)))
+        except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            reason = str(error).partition("\n")[0]
+            raise MonadnockError(
+                f"Table {name!r} is damaged: {file} cannot be read ({reason}); remove the file and measure again."
+            ) from error
+    return pl.concat(frames)
 
 
 def check_free(path: Path, *, force: bool) -> None:

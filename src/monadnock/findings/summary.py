@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from monadnock.findings.manifest import Manifest
+from monadnock.findings.summary_attacks import attacks
 
 LISTED_ENTRIES = 32  # see table `activations`
 
@@ -52,6 +53,7 @@ def summarise(manifest: Manifest, tables: Tables) -> Summary:
         ("Tokens", _tokens, ("activations",)),
         ("Attention sinks", _sinks, ("heads",)),
         ("Super weights", _super_weights, ("super_weights",)),
+        ("Attacks", attacks, ("effects",)),
         ("Norm gains", _norm_gains, ("norm_gains",)),
         ("8-bit weights", _eight_bit, ("weights",)),
         ("Router", _router, ("router", "massive_weights")),

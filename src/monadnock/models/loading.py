@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 
 from monadnock.errors import MonadnockError, nearest
 from monadnock.models.adapter import Adapter, Source
 from monadnock.models.config_check import find_family
+from monadnock.models.gguf_file import read_once
 from monadnock.models.packaged import PACKAGED, packaged_path
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -54,9 +56,12 @@ def load(
     options |= {"trust_remote_code": trust_remote_code}
     on_cpu = device_map is None and device.startswith("cpu")
     kind = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if on_cpu else "auto")
-    with _told_in_one_sentence(source), _quiet():
+    reading = read_once() if "gguf_file" in options else contextlib.nullcontext()
+    with reading, _told_in_one_sentence(source), _quiet():
         import transformers
 
+        if "gguf_file" in options:
+            _check_gguf(Path(place) / options["gguf_file"])
         config = transformers.AutoConfig.from_pretrained(place, **options)
         find_family(config.get_text_config(decoder=True))  # refuses what cannot be scanned, before any weight is read
         with _told_in_one_sentence(source, "its tokenizer "):
@@ -94,7 +99,6 @@ def _locate(model: str, revision: str | None) -> tuple[Source, str, dict[str, An
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise MonadnockError(f"{path} is a file but not a GGUF file; give a model folder or a .gguf file.")
-        _check_gguf(path)
         return Source(str(path), "gguf"), str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -124,8 +128,6 @@ def _check_request(dtype: str, device: str) -> None:
 
 def _check_gguf(path: Path) -> None:
     """Read the whole table of tensors: a file that was cut short is told so."""
-    import gguf
-
     try:
         reader = gguf.GGUFReader(str(path))
         whole = max((tensor.data_offset + tensor.n_bytes for tensor in reader.tensors), default=0)

@@ -34,7 +34,7 @@ SECTIONS = (
         "Router",
         "Which experts the router picks, above all for the start token.",
         ("router",),
-        "The model has no router: every layer is dense.",
+        "",
         router,
     ),
 )

@@ -11,6 +11,7 @@ SOURCES = {
     "sun2024": "Sun et al. 2024, Massive Activations in Large Language Models",
     "gu2025": "Gu et al. 2025, When Attention Sink Emerges in Language Models",
     "oh2024": "Oh et al. 2024, House of Cards: Massive Weights in LLMs",
+    "yu2024": "Yu et al. 2024, The Super Weight in Large Language Models",
 }
 
 
@@ -53,7 +54,31 @@ def provenance(manifest: Manifest) -> dict[str, str]:
         "Hash of the token ids": words.token_hash,
         "Versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         "Duration": f"{manifest.seconds:,.1f} s",
+        **_attacks(manifest),
     }
+
+
+def _attacks(manifest: Manifest) -> dict[str, str]:
+    """Return what each series of attacks depends on, by label."""
+    told = {}
+    for place, series in enumerate(manifest.attacks, 1):
+        words = series.text
+        parts = (
+            f"{text.count(words.num_windows, 'window')} of {text.count(words.length, 'token')} of {words.source}",
+            f"{text.token(words.start_token)} in front" if words.bos else "no BOS in front",
+            f"{text.count(series.stride, 'token')} of every window but the first scored",
+            f"seed {words.seed}",
+            f"hash of the token ids {words.token_hash}",
+            f"metrics {', '.join(series.metrics) or text.NONE}",
+            f"attention {series.attention}",
+            f"on {series.device}",
+            *[", ".join(f"{name} = {text.number(value)}" for name, value in series.thresholds.items())]
+            * bool(series.thresholds),
+            ", ".join(f"{name} {version}" for name, version in series.versions.items()),
+            f"monadnock {series.monadnock}, {series.created:%Y-%m-%d %H:%M} UTC",
+        )
+        told["Attacks" + f" {place}" * (len(manifest.attacks) > 1)] = "; ".join(part for part in parts if part)
+    return told
 
 
 def cited(notes: tuple[str, ...], manifest: Manifest) -> list[str]:

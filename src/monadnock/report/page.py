@@ -6,11 +6,12 @@ import hashlib
 import json
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 from bokeh.core.types import ID
 from bokeh.embed import json_item
+from bokeh.plotting import figure
 from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,9 +21,11 @@ from monadnock.findings.run import Run
 from monadnock.findings.schema import TABLES
 from monadnock.report import (
     charts_activations,
+    charts_attacks,
     charts_attention,
     charts_massive,
     charts_router,
+    charts_texts,
     charts_weights,
     facts,
     text,
@@ -32,6 +35,8 @@ from monadnock.report.parts import Block, Findings, Section
 SECTIONS: tuple[Section, ...] = (
     *charts_activations.SECTIONS,
     *charts_massive.SECTIONS,
+    *charts_attacks.SECTIONS,
+    *charts_texts.SECTIONS,
     *charts_attention.SECTIONS,
     *charts_router.SECTIONS,
     *charts_weights.SECTIONS,
@@ -67,7 +72,8 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
 def render(run: Run) -> str:
     """Return the page of a run as HTML."""
     findings = Findings(run.manifest, {name: run.table(name) for name in run.heights() if name in TABLES})
-    present = [section for section in SECTIONS if any(name in findings.tables for name in section.tables)]
+    measured = [section for section in SECTIONS if any(name in findings.tables for name in section.tables)]
+    present = [section for section in measured if section.empty or not _empty(section, findings)]
     charts: list[dict[str, Any]] = []
     environment = Environment(
         loader=PackageLoader("monadnock.report", "."),
@@ -91,17 +97,19 @@ def render(run: Run) -> str:
         warnings=facts.warnings(findings),
         sentences=run.summary().items,
         sections=sections,
-        missing=[section.title for section in SECTIONS if section not in present],
+        missing=[section.title for section in SECTIONS if section not in measured],
         charts=_island(charts),
         scripts=scripts,
         allowed=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
     )
 
 
+def _empty(section: Section, findings: Findings) -> bool:
+    return all(findings[name].is_empty() for name in section.tables)
+
+
 def _drawn(section: Section, findings: Findings) -> list[Block]:
-    if all(findings[name].is_empty() for name in section.tables):
-        return []
-    return section.draw(findings)
+    return [] if _empty(section, findings) else section.draw(findings)
 
 
 def _block(block: Block, findings: Findings, charts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -110,9 +118,9 @@ def _block(block: Block, findings: Findings, charts: list[dict[str, Any]]) -> di
     if isinstance(block.body, pl.DataFrame):
         seen["heads"] = [(name.replace("_", " "), dtype.is_numeric()) for name, dtype in block.body.schema.items()]
         seen["rows"] = [["" if value is None else text.cell(value) for value in row] for row in block.body.rows()]
-    elif block.body is not None:
+    elif block.kind == "chart":
         seen["chart"] = f"chart-{len(charts)}"
-        charts.append(dict(json_item(block.body, ID(seen["chart"]))))
+        charts.append(dict(json_item(cast(figure, block.body), ID(seen["chart"]))))
     return seen
 
 

@@ -31,22 +31,61 @@ class Key:
         label: what the mark stands for.
         colour: its colour.
         mark: solid, dashed, dotted or dotdash (lines), dot, ring, area, or diamond and flag (white with a black edge).
+        shape: the marker on a line: circle, square, diamond, triangle, inverted_triangle, hex or star; or none.
     """
 
     label: str
     colour: str
     mark: str = "area"
+    shape: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a `Listing`: a text, and in a small column beside it how far it is from what it is compared with."""
+
+    text: str
+    change: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table whose cells are texts already.
+
+    Attributes:
+        heads: the columns' heads; the first column names the row.
+        rows: one cell for each head.
+        changes: whether each column has a small one beside it, for the changes.
+        starts: numbers of the rows that a line parts from those above.
+        words: how many of the first columns hold words; the others hold numbers.
+    """
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    changes: tuple[bool, ...]
+    starts: frozenset[int] = frozenset()
+    words: int = 1
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text beside others: what it is, a note on it, the start that it shares with the first of them, and the rest."""
+
+    label: str
+    note: str
+    same: str
+    rest: str
 
 
 @dataclass(frozen=True)
 class Block:
-    """A chart, a small table, or only a sentence (no body), under a heading with its definitions.
+    """A chart, a small table, texts side by side, or only a sentence (no body), under a heading with its definitions.
 
     Attributes:
         title: the heading.
         says: one sentence on what is shown, or on why there is nothing to show.
         notes: definitions, most of them straight from the schema.
-        body: a bokeh figure, a frame whose columns are the table's heads, or nothing.
+        body: a bokeh figure, a frame whose columns are the table's heads, a listing, passages, or nothing.
         keys: the legend, drawn beside the chart and never over it.
         alt: what a screen reader says instead of the chart.
         wide: whether the block takes the full width of the page.
@@ -55,15 +94,18 @@ class Block:
     title: str
     says: str
     notes: tuple[str, ...] = ()
-    body: figure | pl.DataFrame | None = None
+    body: figure | pl.DataFrame | Listing | tuple[Passage, ...] | None = None
     keys: tuple[Key, ...] = ()
     alt: str = ""
     wide: bool = False
 
     @property
     def kind(self) -> str:
-        """How the template shows the body: chart, table or text."""
-        return "text" if self.body is None else "table" if isinstance(self.body, pl.DataFrame) else "chart"
+        """How the template shows the body: chart, table, listing, passages or text."""
+        if self.body is None:
+            return "text"
+        kinds = ((pl.DataFrame, "table"), (Listing, "listing"), (tuple, "passages"))
+        return next((name for kind, name in kinds if isinstance(self.body, kind)), "chart")
 
 
 @dataclass(frozen=True)
@@ -75,7 +117,7 @@ class Section:
         title: the heading.
         says: one sentence on the question that it answers.
         tables: the tables it is drawn from; without any of them it is left out.
-        empty: the sentence that stands there when all of them have no rows.
+        empty: the sentence that stands there when all of them have no rows; without one the section is left out then.
         draw: makes the blocks from the findings.
     """
 

@@ -14,6 +14,7 @@ def is_massive(values: Tensor, median: Tensor, ratio: float = SUN2024_RATIO) -> 
         ratio: how many times the median.
 
     Example:
+        >>> import torch
         >>> is_massive(torch.tensor([90.0, 500.0]), torch.tensor(0.1)).tolist()
         [False, True]
     """

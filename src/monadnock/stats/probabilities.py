@@ -14,7 +14,7 @@ SEEN_SHARE = 0.25  # of the queries that can see a key at most (all, or a slidin
 TINY = 1e-30  # 0 log 0 is 0
 ENTROPY_STRIDE = 8  # entropy is taken over every 8th query, the 5th first: the logarithm is the dear part
 
-FIRST, SINK, SINK_POSITION, ENTROPY, DISTANCE, PREVIOUS, SELF, NEAR = range(8)
+FIRST, SINK, SINK_POSITION, ENTROPY, DISTANCE, PREVIOUS, SELF, NEAR, TOTAL = range(9)
 
 
 class _Block(Protocol):
@@ -29,7 +29,7 @@ class Attention(Statistic):
 
     Attributes:
         head: per window and head: first-key mass, sink mass, sink position, entropy, mean distance, previous-token,
-            self and local mass, [num_windows, head, 8] (float64).
+            self, local and total mass (below 1 where a learned sink takes a part), [num_windows, head, 9] (float64).
         top_value: cumulative scores of the TOP keys, per head and for the mean, [num_windows, head + 1, TOP].
         top_position: positions of these, [num_windows, head + 1, TOP].
         top_queries: how many queries see these, [num_windows, head + 1, TOP].
@@ -92,10 +92,11 @@ class Attention(Statistic):
         count = top.values.shape[1]
         key_index = torch.arange(size, device=sums.device, dtype=torch.float64)
         distance = (sums[:, 1].double().sum(1) - sums[:, 0].double() @ key_index) / size
-        facts = torch.stack([cumulative[:-1, 0] / size, sink[:-1], position[:-1], distance], dim=1).double()
+        total = sums[:, 0].double().sum(1) / size
+        facts = torch.stack([cumulative[:-1, 0] / size, sink[:-1], position[:-1], distance, total], dim=1).double()
         near[:, 0] /= len(entropy_queries(size))
         near[:, 1:] /= size
-        self.head[window][:, [FIRST, SINK, SINK_POSITION, DISTANCE]] = facts.cpu()
+        self.head[window][:, [FIRST, SINK, SINK_POSITION, DISTANCE, TOTAL]] = facts.cpu()
         self.head[window][:, [ENTROPY, PREVIOUS, SELF, NEAR]] = near.cpu()
         self.top_value[window, :, :count] = top.values.cpu()
         self.top_position[window, :, :count] = top.indices.cpu()
@@ -108,7 +109,7 @@ class Attention(Statistic):
 
     def _allocate(self, heads: int) -> None:
         windows = len(self.seen)
-        self.head = torch.zeros(windows, heads, 8, dtype=torch.float64)
+        self.head = torch.zeros(windows, heads, 9, dtype=torch.float64)
         self.top_value = torch.zeros(windows, heads + 1, TOP)
         self.top_position = torch.full((windows, heads + 1, TOP), -1, dtype=torch.int64)
         self.top_queries = torch.zeros(windows, heads + 1, TOP, dtype=torch.int64)

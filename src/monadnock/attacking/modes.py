@@ -1,0 +1,201 @@
+"""The modes of attack: what each does to a model with its k foremost targets."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+from torch import Tensor
+
+from monadnock import interventions as change
+from monadnock.attacking.targets import Aim, Targets
+from monadnock.errors import MonadnockError
+from monadnock.models import Adapter
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an attack may look at while it is made ready.
+
+    Attributes:
+        adapter: the model.
+        targets: what can be aimed at.
+        ids: the windows of the text, [window, seq].
+        k: how many targets.
+        seed: for what is drawn.
+    """
+
+    adapter: Adapter
+    targets: Targets
+    ids: Tensor
+    k: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """An attack made ready.
+
+    Attributes:
+        enter: gives the context manager that changes the model for the time of its block.
+        targets: what is changed, in words.
+        untouched: how many first layers give what they give in the clean model.
+    """
+
+    enter: Callable[[], AbstractContextManager[None]]
+    targets: str
+    untouched: int = 0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to attack.
+
+    Attributes:
+        doc: what it does, for lists and docs.
+        make: makes an attack ready; refuses what is impossible.
+        drawn: whether the seed matters.
+        least: smallest k that makes sense.
+    """
+
+    doc: str
+    make: Callable[[Setting], Change]
+    drawn: bool = False
+    least: int = 1
+
+
+def _rows(setting: Setting, pick: Callable[[Aim], list[int]], *, retain: bool = False) -> Change:
+    """Zero the picked rows of every aim, or all others."""
+    adapter, aims = setting.adapter, setting.targets.aims
+    width = adapter.intermediate_size
+    if setting.k > width:
+        raise MonadnockError(f"k = {setting.k} was asked, but {adapter.source.id} has {width} rows in W_up of a layer.")
+    picked = [(aim, pick(aim)) for aim in aims]
+    act = change.retain_rows if retain else change.zero_rows
+
+    def enter() -> AbstractContextManager[None]:
+        return _all([act(adapter, aim.layer, rows, expert=aim.expert) for aim, rows in picked])
+
+    return Change(enter, "; ".join(_place(aim, rows) for aim, rows in picked), min(setting.targets.layers))
+
+
+def _top(setting: Setting) -> Callable[[Aim], list[int]]:
+    def pick(aim: Aim) -> list[int]:
+        if setting.k > len(aim.rows):
+            raise MonadnockError(
+                f"k = {setting.k} was asked, but only {len(aim.rows)} rows of layer {aim.layer} are listed; "
+                f"name the layer (--layer {aim.layer}) to rank them all."
+            )
+        return list(aim.rows[: setting.k])
+
+    return pick
+
+
+def _random(setting: Setting) -> Callable[[Aim], list[int]]:
+    width = setting.adapter.intermediate_size
+    return lambda aim: change.random_rows(width, setting.k, seed=setting.seed, besides=_top(setting)(aim))
+
+
+def _super(setting: Setting) -> Change:
+    adapter, aim = setting.adapter, setting.targets.aims[0]
+    entries = _first(setting, list(setting.targets.entries), f"super weights of layer {aim.layer}")
+    said = f"layer {aim.layer}: {' '.join(f'{row},{column}' for row, column in entries)}"
+    return Change(
+        lambda: change.scale_weights(adapter, aim.layer, entries, expert=aim.expert), said, untouched=aim.layer
+    )
+
+
+def _gain(setting: Setting, features: list[int]) -> Change:
+    adapter = setting.adapter
+    norms = [name for name in ("attn_output", "mlp_output") if name in adapter.family.norms]
+    if not norms:
+        raise MonadnockError(
+            f"Family {adapter.family.model_type} has no norm behind attention or FFN, whose gains could be attacked."
+        )
+    said = f"all layers, {' and '.join(norms)}: {' '.join(map(str, features))}"
+    return Change(lambda: change.median_gains(adapter, features, norms=norms), said)
+
+
+def _some_features(setting: Setting) -> list[int]:
+    return _first(setting, list(setting.targets.features), "features of h")
+
+
+def _other_features(setting: Setting) -> list[int]:
+    width, listed = setting.adapter.hidden_size, setting.targets.features
+    return change.random_rows(width, setting.k, seed=setting.seed, besides=listed)
+
+
+def _activation(setting: Setting, *, mean: bool) -> Change:
+    adapter, layer, features = setting.adapter, setting.targets.layers[0], _some_features(setting)
+
+    @cache
+    def means() -> dict[int, float]:
+        return change.mean_activations(adapter, setting.ids, layer, features)
+
+    def enter() -> AbstractContextManager[None]:
+        return change.set_activations(adapter, layer, means() if mean else dict.fromkeys(features, 0.0))
+
+    return Change(enter, f"layer {layer}, position 0: {' '.join(map(str, features))}", untouched=layer + 1)
+
+
+def _mask(setting: Setting) -> Change:
+    if setting.k >= setting.ids.shape[1]:
+        raise MonadnockError(f"k = {setting.k} keys were to be masked, of windows of {setting.ids.shape[1]} tokens.")
+    positions = list(range(setting.k))
+    said = f"all layers, positions: {' '.join(map(str, positions))}"
+    return Change(lambda: change.mask_keys(setting.adapter, positions), said)
+
+
+def _prefix(setting: Setting) -> Change:
+    adapter, size = setting.adapter, setting.ids.shape[1]
+    limit = adapter.context_length
+    if limit is not None and setting.k + size > limit:
+        raise MonadnockError(
+            f"k = {setting.k} tokens in front of windows of {size} are more than the {limit} that "
+            f"{adapter.source.id} sees; give a smaller --length."
+        )
+    tokens = [setting.targets.start_token] * setting.k
+    return Change(lambda: change.prefix_tokens(adapter, tokens), f"token ids: {' '.join(map(str, tokens))}")
+
+
+MODES: dict[str, Mode] = {
+    "zero": Mode("set the k most massive rows of W_up and W_gate to zero", lambda s: _rows(s, _top(s))),
+    "retain": Mode(
+        "set all rows of W_up and W_gate but these k to zero", lambda s: _rows(s, _top(s), retain=True), least=0
+    ),
+    "random": Mode("set k other rows, drawn at random, to zero", lambda s: _rows(s, _random(s)), drawn=True),
+    "super": Mode("set the k strongest super weights of W_down to zero", _super),
+    "gain": Mode(
+        "set the gains behind attention and FFN at the k largest features of h to the median of their norm",
+        lambda s: _gain(s, _some_features(s)),
+    ),
+    "gain-random": Mode("the same at k features drawn at random", lambda s: _gain(s, _other_features(s)), drawn=True),
+    "activation-zero": Mode(
+        "set the k largest features of h to zero, at position 0 behind the massive layer",
+        lambda s: _activation(s, mean=False),
+    ),
+    "activation-mean": Mode(
+        "set them to the mean that they have there over the text", lambda s: _activation(s, mean=True)
+    ),
+    "mask": Mode("mask the first k positions as keys, in all layers", _mask),
+    "prefix": Mode("put the start token k times in front of the text", _prefix),
+}
+
+
+def _first(setting: Setting, known: list, what: str) -> list:
+    if setting.k > len(known):
+        raise MonadnockError(f"k = {setting.k} was asked, but the run lists {len(known)} {what}.")
+    return known[: setting.k]
+
+
+def _place(aim: Aim, rows: list[int]) -> str:
+    expert = "" if aim.expert is None else f" expert {aim.expert}"
+    return f"layer {aim.layer}{expert}: {' '.join(map(str, rows))}"
+
+
+@contextmanager
+def _all(managers: list[AbstractContextManager[None]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for manager in managers:
+            stack.enter_context(manager)
+        yield

@@ -1,0 +1,239 @@
+"""Attack a model in many ways: measure each, write it at once, and go on where a stopped start left off."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from monadnock.attacking.measures import CleanStates, Generations, Measure, Predictions, TheChain, Zeroshot
+from monadnock.attacking.modes import MODES, Change, Setting
+from monadnock.attacking.request import METRICS, Asked, check_modes, parse_metrics
+from monadnock.attacking.targets import Targets, find_targets
+from monadnock.data import Windows
+from monadnock.data.text import check_text
+from monadnock.errors import MonadnockError
+from monadnock.evaluation.tasks import Tasks
+from monadnock.findings import Run
+from monadnock.findings.manifest import AttackFacts
+from monadnock.findings.run import check_free
+from monadnock.models import Adapter
+from monadnock.preparing import bar, evaluating, fresh_path, model_facts, open_model, text_facts, text_windows, versions
+from monadnock.scanning import scan
+from monadnock.stats.probabilities import SEEN_SHARE
+from monadnock.thresholds import GU2025_SINK_MASS
+
+MODES_BY_DEFAULT = ("zero", "retain", "random")
+KS_BY_DEFAULT = (1, 3, 5, 10, 30, 50)
+METRICS_BY_DEFAULT = ("perplexity", "kl", "chain", "generation")
+DEFAULT_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One attack: its columns in the tables, and how it is done (None: the clean model)."""
+
+    columns: dict[str, Any]
+    change: Change | None
+
+
+def attack(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    out: str | Path | None = None,
+    modes: Sequence[str] = MODES_BY_DEFAULT,
+    ks: Sequence[int] = KS_BY_DEFAULT,
+    metrics: Sequence[str] = METRICS_BY_DEFAULT,
+    layers: Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
+    expert: int | None = None,
+    seeds: int = 1,
+    limit: int | None = None,
+    text: str | Path | None = None,
+    dataset: str | None = None,
+    tokens: int | None = None,
+    length: int | None = None,
+    bos: bool | None = None,
+    stride: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Attack a model's massive weights in several modes and sizes, and write what that does into a run.
+
+    Every attack and metric is on disk as soon as it is measured. What is there already is not measured again: the same
+    call goes on where another one stopped, and adds modes, sizes and metrics to it.
+
+    Args:
+        model: what `load` takes, an `Adapter`, or a transformers causal language model.
+        tokenizer: the tokenizer, where a model object is given.
+        out: a run of this model, from which targets are read and to which effects are added; or a new folder, which is
+            then scanned first for what the targets need. By default a new one under `monadnock-runs/`.
+        modes: what is done; `monadnock.attacking.MODES` has all.
+        ks: how many rows, weights, features or positions.
+        metrics: perplexity, kl, chain, generation (or generation:FILE, a prompt per line), tasks (or
+            tasks:NAME+NAME, of lm-eval, or YAML files).
+        layers: layers that are attacked together; by default the massive layer.
+        rows: rows in place of those that |x_down| ranks first.
+        expert: the expert of a mixture; by default the one that gets the start token.
+        seeds: how many draws of what is drawn at random.
+        limit: examples of each task.
+        text, dataset, tokens, length, bos, seed: the text, see `scan`; 2,048 tokens by default.
+        stride: tokens from one window to the next; by default windows do not overlap.
+        progress: show a progress bar when the output is a terminal.
+        **options: dtype, device, device_map, revision, trust_remote_code, see `load`.
+
+    Returns:
+        The run, with the tables `effects` and `generations`.
+
+    Raises:
+        MonadnockError: on bad input, a run of another model, or an attack that is impossible.
+
+    Example:
+        >>> run = attack("smollm2", modes=["zero"], ks=[1, 2])  # doctest: +SKIP
+        >>> run.table("effects").filter(metric="perplexity")  # doctest: +SKIP
+    """
+    check_modes(modes, ks, seeds)
+    asked = parse_metrics(metrics)
+    check_text(text, dataset)
+    path = Path(out) if out is not None else fresh_path(model)
+    known = Run.open(path) if (path / "manifest.json").is_file() else None
+    if known is None:
+        check_free(path.absolute(), force=False)
+    tasks = None if asked.tasks is None else Tasks(asked.tasks, limit=limit)
+    adapter = open_model(model, tokenizer, progress=progress, **options)
+    tokens = DEFAULT_TOKENS if tokens is None and length is None else tokens
+    source: dict[str, Any] = {"text": text, "dataset": dataset, "tokens": tokens, "length": length, "bos": bos}
+    windows = text_windows(adapter, seed=seed, stride=stride, **source)
+    if known is None:
+        run = scan(adapter, out=path, probes=["start_token"], seed=seed, progress=progress, **source)
+    else:
+        run = known
+        _check_same(run, adapter)
+    with evaluating(adapter.model):
+        targets = find_targets(adapter, run, layers=layers, rows=rows, expert=expert)
+        cells = _cells(adapter, targets, windows, modes, ks, seeds)
+        measures = _measures(adapter, windows, asked, tasks, [cell.change for cell in cells if cell.change])
+        run.note(_facts(adapter, windows, targets, asked))
+        _fill(run, cells, measures, progress=progress)
+    return run
+
+
+def _cells(
+    adapter: Adapter, targets: Targets, windows: Windows, modes: Sequence[str], ks: Sequence[int], seeds: int
+) -> list[_Cell]:
+    """Make every attack ready, the clean model first; an impossible one is refused before anything is measured."""
+    cells = [_Cell({"mode": "none", "layer": None, "expert": None, "k": 0, "seed": None, "targets": ""}, None)]
+    single = targets.aims[0] if len(targets.aims) == 1 else None
+    for name in modes:
+        mode = MODES[name]
+        for k in sorted(set(ks)):
+            for seed in range(seeds) if mode.drawn else [None]:
+                if k < mode.least:
+                    raise MonadnockError(f"k = {k} was asked; mode {name} needs at least {mode.least}.")
+                change = mode.make(Setting(adapter, targets, windows.ids, k, seed or 0))
+                columns = {
+                    "mode": name,
+                    "layer": single.layer if single and change.untouched else None,
+                    "expert": single.expert if single and change.untouched else None,
+                    "k": k,
+                    "seed": seed,
+                    "targets": change.targets,
+                }
+                cells.append(_Cell(columns, change))
+    return cells
+
+
+def _measures(
+    adapter: Adapter, windows: Windows, asked: Asked, tasks: Tasks | None, changes: list[Change]
+) -> list[tuple[Measure, list[str]]]:
+    """Return what is measured, each with the parts that were asked for."""
+    clean = CleanStates(adapter, windows, changes)
+    found: list[tuple[Measure, list[str]]] = []
+    if predictions := [name for name in ("perplexity", "kl") if name in asked.names]:
+        found.append((Predictions(clean, label(windows)), predictions))
+    if "chain" in asked.names:
+        found.append((TheChain(clean, label(windows)), ["chain"]))
+    if asked.prompts is not None:
+        found.append((Generations(adapter, asked.prompts, bos=windows.bos), ["generation"]))
+    if tasks is not None:
+        found.append((Zeroshot(adapter, tasks, bos=windows.bos), ["tasks"]))
+    return found
+
+
+def _fill(run: Run, cells: list[_Cell], measures: list[tuple[Measure, list[str]]], *, progress: bool) -> None:
+    """Measure what is not on disk yet, and write each part as soon as it is known."""
+    todo = []
+    for cell in cells:
+        for measure, parts in measures:
+            missing = [part for part in parts if not run.has(measure.table, _name(cell, measure, part))]
+            if missing:
+                todo.append((cell, measure, missing))
+    baselines = _Baselines(run, cells[0])
+    with bar("attacks", sum(measure.steps for _, measure, _ in todo), progress) as step:
+        for cell, measure, missing in todo:
+            for part, rows in measure.run(cell.change, missing, step).items():
+                if measure.table == "effects":
+                    clean = rows if cell.change is None else baselines.rows(measure, part)
+                    known = {(row["metric"], row["data"]): row["value"] for row in clean}
+                    rows = [row | {"baseline": known.get((row["metric"], row["data"]))} for row in rows]
+                run.add(measure.table, _name(cell, measure, part), [cell.columns | row for row in rows])
+
+
+@dataclass
+class _Baselines:
+    """What the clean model gave, read back from the run."""
+
+    run: Run
+    cell: _Cell
+
+    def rows(self, measure: Measure, part: str) -> list[dict[str, Any]]:
+        return self.run.part("effects", _name(self.cell, measure, part)).to_dicts()
+
+
+def _name(cell: _Cell, measure: Measure, part: str) -> str:
+    """Return the name of a part: the same for the same attack, metric and data, in whatever start."""
+    columns = cell.columns
+    digest = hashlib.sha256(f"{columns['targets']}\n{measure.depends[part]}".encode()).hexdigest()[:12]
+    drawn = "" if columns["seed"] is None else f"-seed{columns['seed']}"
+    return f"{columns['mode']}-{columns['k']:05d}{drawn}-{part}-{digest}"
+
+
+def label(windows: Windows) -> str:
+    """Return the text in words, the first digits of its hash included, so that two texts do not pass for one."""
+    front = "BOS" if windows.bos else "no BOS"
+    stride = f", stride {windows.stride}" if windows.stride else ""
+    count, length = windows.ids.shape
+    return f"{windows.source}, {count} x {length}, {front}{stride}, {windows.token_hash[:8]}"
+
+
+def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked) -> AttackFacts:
+    return AttackFacts(
+        monadnock=version("monadnock"),
+        text=text_facts(adapter, windows, targets.start_token),
+        stride=windows.num_scored,
+        attention=adapter.config._attn_implementation,
+        device=str(adapter.device),
+        metrics=[name for name in METRICS if name in asked.names],
+        thresholds={"gu2025.sink_mass": GU2025_SINK_MASS, "monadnock.seen_share": SEEN_SHARE},
+        versions=versions() | ({"lm-eval": version("lm-eval")} if asked.tasks is not None else {}),
+    )
+
+
+def _check_same(run: Run, adapter: Adapter) -> None:
+    """Raise a `MonadnockError` if a run is of another model, revision or dtype."""
+    theirs, mine = run.manifest.model, model_facts(adapter)
+    same_file = theirs.revision is not None and theirs.revision == mine.revision
+    same_place = Path(theirs.id).resolve() == Path(mine.id).resolve() and theirs.revision == mine.revision
+    for what, one, other in (
+        ("", *((f"{m.id}" + (f" at {m.revision}" if m.revision else "")) for m in (theirs, mine))),
+        ("dtype ", theirs.dtype, mine.dtype),
+        ("parameters: ", theirs.num_parameters, mine.num_parameters),
+    ):
+        if (what == "" and not (same_file or same_place)) or (what and one != other):
+            raise MonadnockError(
+                f"{run.path} is a run of {what}{one}, the model is {what}{other}; give a run of this model, or a new "
+                "folder."
+            )

@@ -1,0 +1,271 @@
+"""Zero-shot tasks through EleutherAI's lm-eval, with the BOS token under control and nothing left changed."""
+
+import copy
+import difflib
+import functools
+import io
+import logging
+import numbers
+import os
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monadnock.errors import MonadnockError, nearest
+from monadnock.models.adapter import Adapter
+
+DEFAULT_TASKS = ("arc_easy", "arc_challenge", "boolq", "piqa", "winogrande")
+
+_SEED = 0
+_RESAMPLES = 100  # for metrics that are no mean (F1, perplexity): their error is then itself known to 7 %
+_LOGITS = (
+    2**20
+)  # in a batch, per position of the prompt: 4 GiB in float32 for prompts of 1,024 tokens; lm-eval holds it twice
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one task or group.
+
+    Attributes:
+        task: lm-eval's name, such as `arc_easy`.
+        metric: `acc`, `acc_norm`, ...; `metric,filter` where the task filters answers.
+        value: as lm-eval defines the metric; accuracies are from 0 to 1.
+        error: standard error, in the same unit; None where lm-eval gives none.
+    """
+
+    task: str
+    metric: str
+    value: float
+    error: float | None
+
+
+class Tasks:
+    """Tasks that can be run on a model again and again: their data is loaded once.
+
+    The number of examples in the prompt is the task's own, by default none. A task file is lm-eval's YAML; its
+    `!function` and `class` entries, and those of files that it includes, run Python code when it is loaded, so name
+    only files that you trust. Other files beside it are not read.
+
+    Attributes:
+        names: the names asked for; for a task file the name in it.
+        limit: how many documents of each task are used, the first ones; None for all.
+
+    Args:
+        names: names of lm-eval tasks, groups or tags, or paths that end in .yaml or .yml.
+        limit: use only the first so many documents of each task.
+
+    Raises:
+        MonadnockError: if lm-eval is missing, a name is unknown, a task file cannot be used, data cannot be had, or a
+            task needs more than text or runs code that the model writes.
+
+    Example:
+        >>> tasks = Tasks(["arc_easy", "my_task.yaml"], limit=200)  # doctest: +SKIP
+        >>> tasks.run(adapter)[0]  # doctest: +SKIP
+        Score(task='arc_easy', metric='acc', value=0.545, error=0.0352...)
+    """
+
+    def __init__(self, names: Sequence[str | Path] = DEFAULT_TASKS, *, limit: int | None = None):
+        asked = [str(name) for name in ([names] if isinstance(names, str | Path) else names)]
+        if not asked or (limit is not None and limit < 1):
+            what = f"A limit of {limit} documents" if asked else "No task"
+            raise MonadnockError(f"{what} was asked; name at least one task, and give no limit or one of at least 1.")
+        self.limit = limit
+        self._tasks: dict[str, Any] = {}
+        self._groups: dict[str, Any] = {}
+        with _undisturbed():
+            manager = _manager(bare=all(_is_file(name) for name in asked))
+            for name in asked:
+                if _is_file(name):
+                    _check_task_file(name)
+                elif name not in manager.task_index:
+                    close = difflib.get_close_matches(name, manager.all_tasks)
+                    hint = nearest(name, close) if close else "`lm-eval ls tasks` lists the known ones."
+                    raise MonadnockError(f"lm-eval has no task {name}: {hint}")
+            self.names = tuple(self._load(manager, name) for name in asked)
+
+    def _load(self, manager: Any, name: str) -> str:
+        try:
+            loaded = manager.load(name)
+        except Exception as error:  # data sets and task files fail in many ways; each means that there is no task
+            reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+            raise MonadnockError(
+                f"Task {name} and its data could not be loaded ({reason}); data comes from the Hugging Face hub, from "
+                "what was downloaded before, or from the files that a task file names."
+            ) from error
+        for task_name, task in loaded["tasks"].items():
+            if task_name in self._tasks:
+                raise MonadnockError(f"Task {task_name} was asked twice, the second time as {name}; name it once.")
+            for flag, does in (
+                ("UNSAFE_CODE", "runs code that the model writes"),
+                ("MULTIMODAL", "needs more than text"),
+            ):
+                if getattr(task, flag, False):
+                    raise MonadnockError(f"Task {task_name} {does}, which monadnock does not do; leave it out.")
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+        self._tasks |= loaded["tasks"]
+        self._groups |= loaded["groups"]
+        return next(iter(loaded["tasks"])) if _is_file(name) else name
+
+    def run(self, adapter: Adapter, *, bos: bool | None = None) -> list[Score]:
+        """Run every task on a model as it is now; nothing is kept from earlier runs.
+
+        Model and tokenizer come back as they were. Log-likelihoods are in the model's own dtype, as lm-eval computes
+        them. A prompt that is longer than the model's context loses tokens from the front, BOS included.
+
+        Args:
+            adapter: the model, with its tokenizer.
+            bos: put the BOS token in front of every prompt; by default if the tokenizer has one. Without it, the EOS
+                token stands in front of an empty prompt.
+
+        Returns:
+            One `Score` for each metric of each task, subtasks of groups included, then those of the groups.
+
+        Raises:
+            MonadnockError: if there is no tokenizer, or `bos` is asked and it has none.
+        """
+        if adapter.tokenizer is None:
+            raise MonadnockError(f"{adapter.source.id} was given without its tokenizer; make the Adapter with one.")
+        if bos and adapter.tokenizer.bos_token_id is None:
+            raise MonadnockError("A BOS token was asked, but this tokenizer has none; use bos=False.")
+        bos = adapter.tokenizer.bos_token_id is not None if bos is None else bos
+        with _undisturbed(), _language_model(adapter, bos) as model:
+            import lm_eval
+
+            for task in self._tasks.values():
+                task.set_fewshot_seed(_SEED)  # the same examples in every run
+            results = lm_eval.evaluate(
+                lm=model,
+                task_dict={"tasks": self._tasks, "groups": self._groups},
+                limit=self.limit,
+                bootstrap_iters=_RESAMPLES,
+                log_samples=False,
+            )
+        return [score for task, metrics in results["results"].items() for score in _scores(task, metrics)]
+
+
+def _scores(task: str, metrics: dict[str, Any]) -> Iterator[Score]:
+    for key, value in metrics.items():
+        metric, comma, filtered = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, numbers.Real):
+            continue
+        error = metrics.get(f"{metric}_stderr,{filtered}")
+        error = float(error) if isinstance(error, numbers.Real) else None
+        yield Score(task, metric if filtered == "none" else key, float(value), error)
+
+
+@contextmanager
+def _language_model(adapter: Adapter, bos: bool) -> Iterator[Any]:
+    """Show the model to lm-eval, with a BOS token in front if and only if `bos`, and give it back as it was.
+
+    lm-eval leaves BOS tokens to the tokenizer, and many (GPT-2, SmolLM2) have one that they never put in front.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = copy.deepcopy(adapter.tokenizer)  # lm-eval gives it a padding token
+
+    class Model(HFLM):
+        front = [adapter.tokenizer.bos_token_id] if bos else []
+
+        @property
+        def device(self) -> torch.device:
+            return adapter.device  # where ids go, also when weights are offloaded
+
+        def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **_):
+            ids = tokenizer.encode(string, add_special_tokens=False)
+            if add_special_tokens is not False and ids[:1] != self.front:
+                ids = [*self.front, *ids]
+            return ids[-left_truncate_len:] if left_truncate_len else ids
+
+        def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
+            rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+            batch = tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+            return batch["input_ids"], batch["attention_mask"]
+
+        def loglikelihood_rolling(self, requests, disable_tqdm=False):
+            self.front, front = [], self.front  # lm-eval puts its prefix token there itself
+            try:
+                return super().loglikelihood_rolling(requests, disable_tqdm)
+            finally:
+                self.front = front
+
+    training = [module for module in adapter.model.modules() if module.training]
+    adapter.model.tie_weights = lambda: None  # else lm-eval would tie weights that differ on purpose
+    try:
+        yield Model(
+            pretrained=adapter.model,
+            tokenizer=tokenizer,
+            batch_size=max(1, min(16, _LOGITS // len(tokenizer))),
+            max_length=adapter.context_length,
+            prefix_token_id=tokenizer.bos_token_id if bos else tokenizer.eos_token_id,
+        )
+    finally:
+        del adapter.model.tie_weights
+        for module in training:
+            module.training = True
+
+
+@functools.cache
+def _manager(bare: bool) -> Any:
+    """Return lm-eval's index of its tasks, which takes 10 s to build; an empty one if `bare`."""
+    try:
+        import lm_eval.models.huggingface  # noqa: F401
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise MonadnockError("Tasks need an extra: pip install 'monadnock[eval]'.") from error
+    return TaskManager(include_defaults=not bare)
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).suffix in (".yaml", ".yml")
+
+
+def _check_task_file(name: str) -> None:
+    """Refuse a file that is no task, without running what it names."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        pass
+
+    Plain.add_multi_constructor("!", lambda loader, suffix, node: suffix)
+    try:
+        content = yaml.load(Path(name).read_text(encoding="utf-8"), Plain)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or "it is not YAML"
+        raise MonadnockError(f"Task file {name} cannot be read ({reason}); give a task file of lm-eval.") from error
+    keys = content.keys() if isinstance(content, dict) else set()
+    if "group" in keys or not keys & {"task", "include"}:  # of a group, lm-eval 0.4.13 takes the name only
+        found = "is a group" if "group" in keys else "is no task: it has no `task:` name"
+        raise MonadnockError(f"Task file {name} {found}; give lm-eval files of single tasks.")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Silence lm-eval and the libraries under it, make random choices the same each time, and give all of it back."""
+    import numpy as np
+
+    python, numpy, disabled = random.getstate(), np.random.get_state(), logging.root.manager.disable
+    variable = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"  # else lm-eval forks a process per core to resample
+    logging.disable(logging.CRITICAL)
+    quiet = io.StringIO()
+    gpus = range(torch.cuda.device_count())
+    try:
+        with redirect_stdout(quiet), redirect_stderr(quiet), torch.random.fork_rng(devices=gpus):
+            random.seed(_SEED)
+            np.random.seed(_SEED)
+            torch.manual_seed(_SEED)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        logging.disable(disabled)
+        os.environ.pop("DISABLE_MULTIPROC")
+        if variable is not None:
+            os.environ["DISABLE_MULTIPROC"] = variable

@@ -1,0 +1,72 @@
+"""Keep what layers gave for a window, and go on from there without running them again."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from monadnock.models.adapter import Adapter
+
+
+def capture(adapter: Adapter, ids: Tensor, layers: Collection[int]) -> dict[int, Any]:
+    """Run the model on one window and return what some decoder layers gave, as they gave it.
+
+    Args:
+        adapter: the model.
+        ids: token ids, [seq].
+        layers: 0-based decoder layers.
+
+    Returns:
+        By layer: the states [1, seq, d_model], or the tuple that holds them in some families.
+    """
+    outputs: dict[int, Any] = {}
+
+    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            outputs[layer] = _copy(output)
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(adapter.layers[layer].register_forward_hook(keep(layer)).remove)
+        adapter.forward(ids)
+    return outputs
+
+
+@contextmanager
+def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
+    """Let the layers up to `layer` give a kept output in place of running, for passes over the same window.
+
+    All that the model does around its layers (embedding, masks, rotary, final norm, logits) is done as ever. Hooks on
+    `layer` see the kept output, and may change it; of the earlier layers only the time is saved.
+
+    Args:
+        adapter: the model.
+        layer: 0-based decoder layer; nothing is replayed if it is -1.
+        output: what it gave, from `capture`.
+
+    Example:
+        >>> clean = capture(adapter, ids, [10])  # doctest: +SKIP
+        >>> with zero_rows(adapter, 11, [1229]), replay(adapter, 10, clean[10]):  # doctest: +SKIP
+        ...     logits = adapter.forward(ids)
+    """
+    # accelerate puts a function of its own on the modules of layers that it moves
+    before = [(module, vars(module).get("forward")) for module in list(adapter.layers)[: layer + 1]]
+    for module, _ in before:
+        module.forward = lambda *_args, **_kwargs: _copy(output)
+    try:
+        yield
+    finally:
+        for module, forward in before:
+            del module.forward
+            if forward is not None:
+                module.forward = forward
+
+
+def _copy(output: Any) -> Any:
+    """Copy what a layer gave: some layers add to their input in place."""
+    if isinstance(output, tuple):
+        return tuple(_copy(part) for part in output)
+    return output.clone() if isinstance(output, Tensor) else output
