@@ -4,6 +4,7 @@ import math
 import random
 
 import pytest
+from hypothesis import strategies as st
 
 from monadnock.findings import Manifest, Run, schema
 from monadnock.report import write_report
@@ -181,7 +182,7 @@ METRICS = (
 
 
 def attacks():
-    """Return the clean model and attacks on two layers in several modes, as the columns that tables of attacks share."""
+    """Return the clean model and attacks on two layers, as the columns that tables of attacks share."""
     clean = {"mode": "none", "layer": None, "expert": None, "k": 0, "seed": None, "targets": ""}
     found = [clean] + [
         clean | {"mode": mode, "layer": layer, "k": k, "seed": seed, "targets": f"layer {layer}: {numbers(k, seed)}"}
@@ -200,6 +201,27 @@ def numbers(k, seed=None):
 def broken(attack, value):
     """Return the value, but infinity or NaN for two of the attacks."""
     return {("zero", 4): math.inf, ("retain", 1): math.nan}.get((attack["mode"], attack["k"]), value)
+
+
+def any_effects():
+    """Return a strategy of lists of rows as no attack writes them."""
+    number = st.one_of(st.none(), st.floats())
+    effect = st.fixed_dictionaries(
+        {
+            "mode": st.sampled_from(["none", "zero", "retain", "random", "mask", "new", None]),
+            "layer": st.sampled_from([None, 0, 3]),
+            "expert": st.sampled_from([None, 1]),
+            "k": st.sampled_from([None, 0, 1, 5]),
+            "seed": st.sampled_from([None, 0, 1]),
+            "targets": st.sampled_from([None, "", "layer 3: 5", "layer 0: 5; layer 3: 1", "all layers: 1"]),
+            "metric": st.sampled_from(["perplexity", "acc", "top1_h", "sink_share", "odd one", "", None]),
+            "data": st.sampled_from(["topics, 2 x 64", "boolq", None]),
+            "value": number,
+            "baseline": number,
+            "error": number,
+        }
+    )
+    return st.lists(effect, max_size=12)
 
 
 def write_run(path, names=tuple(schema.TABLES), empty=(), **text):

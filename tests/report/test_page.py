@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from monadnock.errors import MonadnockError
 from monadnock.findings import schema
+from monadnock.findings.manifest import AttackFacts
 from monadnock.report import write_report
 from monadnock.report.page import SECTIONS
 from tests.report.conftest import HOSTILE, MODEL, write_run
@@ -35,7 +36,7 @@ def test_a_full_run_shows_every_section_with_its_charts(full_page):
     assert "Not measured" not in page.text
     for section in SECTIONS:
         assert section.says in page.text
-        assert section.empty not in page.text
+        assert not section.empty or section.empty not in page.text
 
 
 def test_every_chart_says_what_it_shows(full_page):
@@ -57,6 +58,51 @@ def test_the_header_tells_what_the_numbers_depend_on(full_run, full_page):
         assert " ".join(sentence.replace("\x07", "\\x07").split()) in text
 
 
+def test_a_run_tells_what_its_attacks_depend_on(make_run):
+    run = make_run(["effects"])
+    words = run.manifest.text.model_copy(update={"num_windows": 7, "source": "<b>notes</b>"})
+    series = AttackFacts(
+        monadnock="0.1.0",
+        text=words,
+        stride=64,
+        attention="sdpa",
+        device="cuda",
+        metrics=["perplexity", "chain"],
+        thresholds={"gu2025.sink_mass": 0.3},
+        versions={"torch": "2.13.0"},
+    )
+    run.note(series)
+    text = Page.read(write_report(run)).text
+    for fact in (
+        "7 windows of 128 tokens of <b>notes</b>",
+        "64 tokens of every window",
+        "perplexity, chain",
+        "on cuda",
+    ):
+        assert fact in text
+    assert "Attacks 1" not in text
+    run.note(series.model_copy(update={"device": "cpu"}))
+    text = Page.read(write_report(run)).text
+    assert "Attacks 1" in text
+    assert "Attacks 2" in text
+
+
+def test_a_run_of_attacks_alone_is_a_whole_page(make_run):
+    page = Page.read(write_report(make_run(["effects", "generations"])))
+    assert page.headings["h2"] == ["Summary", "What massive weights do", "Generated texts", "Provenance"]
+    assert page.charts
+
+
+def test_texts_and_data_of_attacks_are_escaped(full_page):
+    page = full_page
+    assert "“<b>Once</b>”" in page.headings["h3"]
+    assert "<i>topics</i>, 2 x 64, BOS" in page.text
+    assert "<b>new</b>, k = 1" in page.text
+    rests = [text for text in page.texts if "owned" in text]
+    assert any(text.startswith("</script><script>") for text in rests)
+    assert "\\x00\\x1b[31m\\u202e" in page.text
+
+
 def test_a_run_without_bos_says_so(make_run):
     text = Page.read(write_report(make_run([], bos=False))).text
     assert "BOS in front" + "no; the text starts where it starts, the start token is <s>" in text
@@ -73,7 +119,12 @@ def test_a_run_with_one_table_shows_only_its_sections(make_run, name):
 def test_an_empty_table_gets_a_sentence(make_run, name):
     page = Page.read(write_report(make_run([name], empty=[name])))
     for section in SECTIONS:
-        assert (section.empty in page.text) == (name in section.tables)
+        if section.empty:
+            assert (section.empty in page.text) == (name in section.tables)
+        else:
+            assert section.title not in page.headings["h2"]
+            missing = page.text.partition("Not measured in this run:")[2]
+            assert (section.title in missing) == (name not in section.tables)
     assert page.charts == []
 
 
@@ -85,7 +136,9 @@ tables = st.sets(st.sampled_from(sorted(schema.TABLES)))
 def test_a_report_comes_out_for_any_subset_of_tables(tmp_path, names, empty):
     page = Page.read(write_report(write_run(tmp_path / "run", sorted(names), empty)))
     assert page.headings["h2"][-1] == "Provenance"
-    assert [title for title in page.headings["h2"] if title in titles(schema.TABLES)] == titles(names)
+    left_out = {section.title for section in SECTIONS if not section.empty and set(section.tables) <= empty}
+    shown = [title for title in page.headings["h2"] if title in titles(schema.TABLES)]
+    assert shown == [title for title in titles(names) if title not in left_out]
     assert ("Not measured" in page.text) == (titles(names) != titles(schema.TABLES))
 
 

@@ -38,7 +38,9 @@ def placed(table: pl.DataFrame) -> pl.DataFrame:
     the same mode, called `zero (2)`.
     """
     words = [name for name in ("metric", "data", "prompt") if name in table.columns]
-    table = table.with_columns(pl.col("mode", "targets", *words).fill_null(""), pl.col("k").fill_null(0))
+    table = table.with_columns(pl.col("targets", *words).fill_null(""), pl.col("k").fill_null(0))
+    named = [name for name in ("mode", "metric") if name in table.columns]
+    table = table.with_columns(pl.col(named).replace("", None).fill_null("unnamed"))
     clean = pl.col("mode") == _CLEAN
     found = table.select("mode", "layer", "expert", "k", "seed", "targets").unique(maintain_order=True)
     where = pl.Series([place(*row) for row in found.select("layer", "expert", "targets").iter_rows()], dtype=pl.String)
@@ -51,23 +53,32 @@ def placed(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _names(rows: list[dict]) -> list[str]:
-    """Return the mode of every attack, numbered where attacks of one mode in one place do not continue each other."""
-    series: dict[tuple[str, str], list[str]] = {}  # the last targets of each
+    """Return the mode of every attack; those of one mode in one place that are not of its longest series bear a number.
+
+    In a series each attack goes on from the targets of the one before.
+    """
+    found: dict[tuple[str, str], list[list[int]]] = {}
     names = [row["mode"] for row in rows]
     for number, row in sorted(enumerate(rows), key=lambda pair: pair[1]["k"]):
         if row["seed"] is not None or row["mode"] == _CLEAN:
             continue
-        ends = series.setdefault((row["mode"], row["place"]), [])
-        mine = row["targets"].split("; ")
-        index = next((i for i, end in enumerate(ends) if _continues(mine, end.split("; "))), len(ends))
-        ends[index : index + 1] = [row["targets"]]
-        names[number] += f" ({index + 1})" if index else ""
+        every = found.setdefault((row["mode"], row["place"]), [])
+        mine = next((one for one in every if _continues(row["targets"], rows[one[-1]]["targets"])), None)
+        if mine is None:
+            every.append([number])
+        else:
+            mine.append(number)
+    for every in found.values():
+        for index, series in enumerate(sorted(every, key=len, reverse=True)[1:], 2):
+            for number in series:
+                names[number] += f" ({index})"
     return names
 
 
-def _continues(longer: list[str], shorter: list[str]) -> bool:
-    return len(longer) == len(shorter) and all(
-        f"{a} ".startswith(f"{b.rstrip()} ") for a, b in zip(longer, shorter, strict=True)
+def _continues(longer: str, shorter: str) -> bool:
+    parts, starts = longer.split("; "), shorter.split("; ")
+    return len(parts) == len(starts) and all(
+        f"{part} ".startswith(f"{start.rstrip()} ") for part, start in zip(parts, starts, strict=True)
     )
 
 
@@ -98,9 +109,9 @@ def attacks(_manifest: Manifest, tables: Mapping[str, pl.DataFrame]) -> str:
     if not done.height:
         return ""
     metric, data = _told(done)
-    rows = [row | {"damage": _damage(row)} for row in _only(done, metric, data).to_dicts()]
-    several = done.filter(metric=metric)["data"].n_unique() > 1
-    name = metric.replace("_", " ") + (f" of {data.partition(', ')[0]}" if several or metric != "perplexity" else "")
+    rows = [row | {"damage": _damage(row)} for row in done.filter(metric=metric, data=data).to_dicts()]
+    named = metric != "perplexity" or done.filter(metric=metric)["data"].n_unique() > 1
+    name = metric.replace("_", " ") + (f" of {data.partition(', ')[0]}" if named and data else "")
     zeroed = [row for row in rows if row["mode"] == "zero"]
     if not zeroed:
         worst = max(rows, key=lambda row: row["damage"])
@@ -112,7 +123,10 @@ def attacks(_manifest: Manifest, tables: Mapping[str, pl.DataFrame]) -> str:
     here = [row for row in rows if row["place"] == first["place"]]
     parts = [f"zeroing {_rows(first['k'])} of {first['place'] or 'the model'} takes {name} {_from_to(first)}"]
     parts += _kept(here, first["k"]) + _control(here) + _chain(done, first)
-    parts += [f"in {row['place']}, zeroing {_rows(row['k'])} takes {name} {_from_to(row)}" for row in chosen[1:3]]
+    parts += [
+        f"in {row['place'] or 'no one layer'}, zeroing {_rows(row['k'])} takes {name} {_from_to(row)}"
+        for row in chosen[1:3]
+    ]
     return "; ".join(parts) + "."
 
 
@@ -120,10 +134,6 @@ def _told(table: pl.DataFrame) -> tuple[str, str]:
     """Choose the metric and data to tell: perplexity, else the first one of a row that was zeroed, else the first."""
     first = table.sort(pl.col("metric") != "perplexity", pl.col("mode") != "zero", maintain_order=True)
     return first["metric"][0], first["data"][0]
-
-
-def _only(table: pl.DataFrame, metric: str, data: str) -> pl.DataFrame:
-    return table.filter(pl.col("metric") == metric, pl.col("data") == data)
 
 
 def _unique(rows: list[dict], name: str) -> list:
@@ -138,7 +148,7 @@ def _damage(row: dict) -> float:
     if clean is None or not math.isfinite(clean):
         return 0.0
     if row["metric"] == "perplexity" and value > 0 and clean > 0:
-        return abs(math.log(value / clean))
+        return abs(math.log(value) - math.log(clean))
     return abs(value - clean)
 
 

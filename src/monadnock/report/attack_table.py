@@ -2,9 +2,33 @@
 
 import polars as pl
 
+from monadnock.catalogue import published_attacks
 from monadnock.report import attacks
 from monadnock.report.attacks import CLEAN
 from monadnock.report.parts import Cell, Listing
+
+# Columns of the printed table: perplexities on texts, and accuracies in per cent.
+_TEXTS = {"wikitext_ppl": "wikitext", "c4_ppl": "c4", "pg19_ppl": "pg19"}
+_TASKS = ("arc_easy", "arc_challenge", "boolq", "piqa", "winogrande")
+
+
+def published(model: str) -> tuple[str, pl.DataFrame]:
+    """Return what oh2024 calls a model, and its attacks on it as rows like our own; no rows if it is not there."""
+    printed = published_attacks(model)
+    columns = [("perplexity", name, data, 1.0) for name, data in _TEXTS.items()]
+    columns += [("acc", name, name, 0.01) for name in _TASKS]
+    rows = [
+        {"place": "", "mode": row["attack"], "k": row["k"], "metric": metric, "data": data, "value": row[name] * scale}
+        for metric, name, data, scale in columns
+        for row in printed.to_dicts()
+    ]
+    if not rows:
+        return "", pl.DataFrame()
+    clean = pl.col("value").filter(pl.col("mode") == CLEAN).first().over("metric", "data")
+    table = pl.DataFrame(rows).with_columns(
+        baseline=clean, error=pl.lit(None, pl.Float64), seeds=pl.lit(1), targets=pl.lit("")
+    )
+    return printed["model"][0], table
 
 
 def listing(table: pl.DataFrame, columns: list[tuple[str, str]]) -> Listing:

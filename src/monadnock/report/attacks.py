@@ -37,6 +37,7 @@ class Metric:
         share: whether it is a share, which is shown in per cent.
         ratio: whether a change is told as a ratio, and its axis is logarithmic.
         changes: whether its change is told at all; what compares with the clean model is a change already.
+        decimals: how many a value between its unit and 1000 has in a table.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Metric:
     share: bool = False
     ratio: bool = False
     changes: bool = True
+    decimals: int = 3
 
 
 MODES = {
@@ -69,7 +71,7 @@ MODES = {
         BLUE, "dotted", "inverted_triangle",
     ),
     "mask": Mode("later queries cannot attend to the first k positions", AMBER, "dashed", "triangle"),
-    "prefix": Mode("k start tokens are put in front of the text", VERMILION, "dotted", "diamond"),
+    "prefix": Mode("k start tokens are put in front of the text", VERMILION, "dotdash", "square"),
 }  # fmt: skip
 _OTHERS = [
     Mode("see the documentation of the package that brings it", colour, dash, "star")
@@ -78,18 +80,19 @@ _OTHERS = [
 ]
 METRICS = {
     "perplexity": Metric(
-        "Perplexity", "perplexity", "exp of the mean -ln p over the scored tokens of the text", ratio=True
+        "Perplexity", "perplexity", "exp of the mean -ln p over the scored tokens of the text", ratio=True,
+        decimals=2,
     ),
     "kl": Metric(
-        "Divergence", "KL in nats", "mean over the scored tokens of KL(clean || attacked), next token", changes=False
+        "KL divergence", "KL in nats", "mean over the scored tokens of KL(clean || attacked), next token", changes=False
     ),
     "top1_agreement": Metric(
-        "Agreement", "same top token", "share of the scored tokens at which the likeliest next token is that of the "
-        "clean model", share=True, changes=False,
+        "Agreement with the clean model", "same token", "share of the scored tokens at which the likeliest next token "
+        "is that of the clean model", share=True, changes=False,
     ),
     "top1_h": Metric(
         "Largest |h|", "largest |h|", "largest over the layers of a window's largest |h|, averaged over windows "
-        "(sun2024)", ratio=True,
+        "(sun2024)", ratio=True, decimals=0,
     ),
     "sink_share": Metric("Heads with a sink", "heads with a sink", "share of heads with sink mass above 0.3 (gu2025)",
         share=True),
@@ -188,8 +191,8 @@ def number(value: float | None, shown: Metric) -> str:
         return ""
     if shown.share and math.isfinite(value):
         return f"{100 * value:.1f}"
-    decimals = 2 if shown.ratio else 3
-    return f"{value:.{decimals}f}" if 10**-decimals <= abs(value) < 1000 else text.number(float(value))
+    plain = 10**-shown.decimals <= abs(value) < 1000
+    return f"{value:.{shown.decimals}f}" if plain else text.number(float(value))
 
 
 def change(value: float | None, clean: float | None, shown: Metric) -> str:
@@ -199,7 +202,7 @@ def change(value: float | None, clean: float | None, shown: Metric) -> str:
     if shown.ratio and value > 0 and clean > 0:
         ratio = value / clean
         return "=" if f"{ratio:.2f}" == "1.00" else _TIMES + (f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:#.3g}")
-    difference = f"{100 * (value - clean):+.1f}" if shown.share else f"{value - clean:+.2g}"
+    difference = f"{100 * (value - clean):+.1f}" if shown.share else f"{value - clean:+.{shown.decimals}f}"
     return "=" if float(difference) == 0 else difference.replace("-", "\N{MINUS SIGN}")
 
 

@@ -2,10 +2,9 @@
 
 import polars as pl
 
-from monadnock.catalogue import published_attacks
 from monadnock.findings.summary_attacks import averaged, placed
 from monadnock.report import attacks, text
-from monadnock.report.attack_table import listing
+from monadnock.report.attack_table import listing, published
 from monadnock.report.attacks import CHAIN, CLEAN
 from monadnock.report.curves import k_curves
 from monadnock.report.parts import Block, Findings, Key, Section, meaning
@@ -13,8 +12,7 @@ from monadnock.report.source import extent, finite
 from monadnock.report.theme import GREY
 
 _MOST_TASKS = 6  # with more of them only their mean is drawn; the table has them all
-_PUBLISHED = {"wikitext_ppl": "wikitext", "c4_ppl": "c4", "pg19_ppl": "pg19"}
-_TASKS = ("arc_easy", "arc_challenge", "boolq", "piqa", "winogrande")
+_MOST_COLUMNS = 5  # of a table beside another one, small ones counted
 
 
 def effects(findings: Findings) -> list[Block]:
@@ -42,6 +40,8 @@ def _charts(rows: pl.DataFrame, singles: pl.DataFrame, title: str, num_k: list[i
     singles = singles.with_columns(pl.col("value") * scale)
     values = finite(pl.concat([drawn["value"], drawn["baseline"], singles["value"]]))
     log = shown.ratio and not (values <= 0).any()
+    low, high = extent(values, log=log, zero=not name.endswith(("acc", "acc_norm")))
+    low = low if low else -0.03 * high  # room for marks at zero
     blocks = []
     for place, part in _by_place(drawn):
         modes = attacks.ordered_modes(part["mode"])
@@ -58,7 +58,7 @@ def _charts(rows: pl.DataFrame, singles: pl.DataFrame, title: str, num_k: list[i
             y_label=shown.head + (" in %" if shown.share else ""),
             log=log,
             clean=clean,
-            limits=extent(values, log=log, zero=not name.endswith(("acc", "acc_norm"))),
+            limits=(low, high),
             num_k=num_k,
         )
         blocks.append(
@@ -105,6 +105,8 @@ def _notes(modes: list[str], columns: list[tuple[str, str]]) -> tuple[str, ...]:
     told = {attacks.metric(name).head: attacks.metric(name).doc for name, _ in columns}
     does = {mode: attacks.MODES[mode].does for mode in modes if mode in attacks.MODES}
     lines = [f"{name}: {doc}." for name, doc in (told | does).items() if doc]
+    if any(mode.endswith(")") for mode in modes):
+        lines.append("a number in brackets: the same mode with other targets, which do not go on from the first ones.")
     data = "; ".join(dict.fromkeys(data for _, data in columns if data))
     return (*lines, *meaning("effects", "k"), *[f"data: {data}."] * bool(data))
 
@@ -115,9 +117,12 @@ def _tables(table: pl.DataFrame) -> list[Block]:
     cost = [pair for pair in pairs if pair[0] not in CHAIN]
     chain = [pair for pair in pairs if pair[0] in CHAIN]
     lead = [pair for pair in cost if pair[0] == "perplexity"][:1]
-    seeds, error = table["seeds"].max(), table.filter(pl.col("error").is_finite())["error"].max()
-    mean = f" What is drawn at random is a mean over {seeds} seeds." if isinstance(seeds, int) and seeds > 1 else ""
-    sure = f" Standard errors of task metrics are up to {100 * error:.2g} points." if isinstance(error, float) else ""
+    seeds = table.filter(pl.col("seeds") > 1)["seeds"].unique().sort()
+    number = f"{'up to ' * (len(seeds) > 1)}{seeds[-1]}" if len(seeds) else ""
+    mean = f" What is drawn at random is a mean over {number} seeds." if number else ""
+    errors = table.filter(pl.col("error").is_finite(), pl.col("metric").map_elements(attacks.is_accuracy, pl.Boolean))
+    error = max(errors["error"], default=None)
+    sure = "" if error is None else f" Standard errors of accuracies are up to {100 * error:.2g} points."
     modes = attacks.ordered_modes(table.filter(pl.col("mode") != CLEAN)["mode"])
     places = attacks.layers(table["place"])
     where = f", {places[0]}" if len(places) == 1 else ""
@@ -135,7 +140,7 @@ def _tables(table: pl.DataFrame) -> list[Block]:
             says + mean + sure * any(attacks.is_accuracy(name) for name, _ in columns),
             _notes(modes, columns),
             listing(table, columns),
-            wide=len(columns) > 4,
+            wide=sum(1 + attacks.metric(name).changes for name, _ in columns) > _MOST_COLUMNS,
         )
         for title, says, columns in told
         if columns
@@ -144,31 +149,12 @@ def _tables(table: pl.DataFrame) -> list[Block]:
 
 def _published(model: str) -> list[Block]:
     """List what oh2024 printed for the same model, if it is there."""
-    printed = published_attacks(model)
-    if not printed.height:
+    name, table = published(model)
+    if not table.height:
         return []
-    columns = [("perplexity", name, data, 1.0) for name, data in _PUBLISHED.items()]
-    columns += [("acc", name, name, 0.01) for name in _TASKS]
-    clean = printed.filter(attack=CLEAN)
-    table = pl.concat(
-        printed.select(
-            pl.lit("").alias("place"),
-            pl.col("attack").alias("mode"),
-            "k",
-            pl.lit(metric).alias("metric"),
-            pl.lit(data).alias("data"),
-            (pl.col(name) * scale).alias("value"),
-            pl.lit(clean[name][0] * scale if clean.height else None, pl.Float64).alias("baseline"),
-            pl.lit(None, pl.Float64).alias("error"),
-            pl.lit(1).alias("seeds"),
-            pl.lit("").alias("targets"),
-        )
-        for metric, name, data, scale in columns
-    )
-    name = printed["model"][0]
     says = f"The rows of {name} in table 1 of oh2024, in the same layout; the texts and settings are the paper's own."
     table = attacks.with_means(table)
-    notes = (f"{name}: the model's name in oh2024, House of Cards, table 1.", *_notes(["zero", "retain"], []))
+    notes = (f"{name}: the model's name in oh2024, table 1.", *_notes(["zero", "retain"], []))
     body = listing(table, attacks.ordered_metrics(table))
     return [Block(f"Published: {name}, table 1 of oh2024", says, notes, body, wide=True)]
 

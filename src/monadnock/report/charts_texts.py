@@ -57,10 +57,8 @@ def _passage(row: dict, clean: str | None, several: bool) -> Passage:
         notes.append(f"seed{'s' * (len(row['seeds']) > 1)} {', '.join(map(str, row['seeds']))}")
     if tokens is not None and same is not None:
         count = text.count(tokens, "token")
-        begun = f"the first {same} of {count}" if written != clean else count
-        notes.append(
-            f"{begun} as the clean model" if same or written == clean else f"other than clean from the first of {count}"
-        )
+        begun = count if written == clean else f"the first {same} of {count}"
+        notes.append(f"{begun} as the clean model" if same else "other than clean from the first token on")
     pairs = enumerate(zip(clean or "", written, strict=False))
     shared = next((i for i, (a, b) in pairs if a != b), min(len(clean or ""), len(written)))
     name = f"{row['mode']}, k = {', '.join(map(str, row['k']))}"

@@ -41,7 +41,8 @@ def k_curves(
     plot = blank(
         FactorRange(factors=[str(k) for k in num_k]), limits, x_label="k", y_label=y_label, height=300, log_y=log
     )
-    plot.xaxis[0].major_label_policy = NoOverlap()
+    for axis in plot.axis:
+        axis.major_label_policy = NoOverlap()
     if clean is not None and np.isfinite(clean):
         plot.add_layout(Span(location=clean, dimension="width", line_color=GREY, line_dash="dashed", line_width=2))
     for name, look in modes.items():

@@ -11,6 +11,8 @@ from bokeh.plotting import figure
 
 from monadnock.report import text
 
+_LEAST = 1e-300  # an axis does not go below it, nor above its inverse
+
 
 def source(frame: pl.DataFrame) -> ColumnDataSource:
     """Return a frame as chart data: numbers as floats, NaN for what is missing or not finite.
@@ -38,9 +40,10 @@ def extent(values: np.ndarray, *, log: bool = False, zero: bool = False) -> tupl
     values = values[np.isfinite(values) & ((values > 0) | (not log))]
     if not values.size:
         return (1.0, 10.0) if log else (0.0, 1.0)
+    values = values.clip(_LEAST if log else -1 / _LEAST, 1 / _LEAST)
     bottom, top = float(values.min()), float(values.max())
     if log:
-        return max(bottom / 1.6, 1e-300), min(top * 1.6, 1e300)
+        return bottom / 1.6, top * 1.6
     if zero and bottom >= 0:
         return 0.0, top * 1.06 or 1.0
     margin = 0.06 * (top - bottom) or 0.5 * abs(top) or 1.0
