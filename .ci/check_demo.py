@@ -8,7 +8,8 @@ from monadnock.findings import TABLES
 
 folder, printed = Path(sys.argv[1]), Path(sys.argv[2]).read_text(encoding="utf-8")
 run = mk.Run.open(folder)
-assert set(run.manifest.tables) == set(TABLES), "the demo does not fill every table"
+scanned = {name for name, table in TABLES.items() if table.verb == "scan"}
+assert set(run.manifest.tables) == scanned, "the demo does not fill every table"
 massive = run.table("massive_weights").filter("massive")
 assert massive["layer"].unique().to_list() == [11], massive
 assert massive["feature"].to_list() == [1229, 1487], massive

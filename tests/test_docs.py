@@ -14,8 +14,12 @@ import pytest
 import typer.main
 
 import monadnock
+from monadnock import interventions
+from monadnock.attacking import MODES
+from monadnock.attacking.request import METRICS
 from monadnock.cli import app
 from monadnock.findings import TABLES
+from monadnock.report import attacks
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "monadnock"
@@ -72,6 +76,22 @@ def test_a_verb_has_fewer_than_ten_arguments_that_matter_and_each_has_help():
         assert verb.help, name
         for given in verb.params:
             assert getattr(given, "help", None), (name, given.name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_of_attack_are_documented_and_drawn(mode):
+    assert re.search(rf"^\| `{mode}` \|", page("attack.md"), re.M)
+    assert mode in attacks.MODES  # the page's own list, which needs no torch
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_are_documented(metric):
+    assert metric in code("attack.md")
+
+
+@pytest.mark.parametrize("name", [*interventions.__all__])
+def test_interventions_are_documented(name):
+    assert name in code("attack.md")
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -8,7 +8,9 @@ import pytest
 
 import monadnock
 
-NAMES = ["Adapter", "MonadnockError", "Run", "Site", "Stream", "load", "scan"]
+HOMES = ["Adapter", "MonadnockError", "Run", "Site", "Stream", "attack", "load", "scan", "verify"]
+ROOMS = ["evaluation", "interventions"]
+NAMES = sorted(HOMES + ROOMS)
 
 
 def python(code):
@@ -20,10 +22,15 @@ def python(code):
 def test_the_public_names_are_these():
     assert sorted(monadnock.__all__) == NAMES
     assert sorted(dir(monadnock)) == NAMES
-    assert set(monadnock._HOMES) == set(NAMES)
+    assert set(monadnock._HOMES) == set(HOMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_public_room_is_the_module_of_that_name(name):
+    assert getattr(monadnock, name) is sys.modules[f"monadnock.{name}"]
+
+
+@pytest.mark.parametrize("name", HOMES)
 def test_a_public_name_is_what_its_home_calls_so(name):
     found = getattr(monadnock, name)
     assert found.__name__ == name

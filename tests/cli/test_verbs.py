@@ -12,6 +12,8 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+from monadnock.attacking import MODES
+from monadnock.catalogue import entries
 from monadnock.findings import TABLES, Run
 from monadnock.models.packaged import PACKAGED
 from tests.cli.conftest import save
@@ -139,6 +141,8 @@ LISTS = {
     "families": [entry.name for entry in entry_points(group="monadnock.families")],
     "probes": [entry.name for entry in entry_points(group="monadnock.probes")],
     "tables": list(TABLES),
+    "modes": list(MODES),
+    "catalogue": list(entries()),
 }
 
 

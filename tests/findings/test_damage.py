@@ -102,7 +102,7 @@ def test_a_panic_inside_polars_is_told_too(run, monkeypatch):
         raise pl.exceptions.PanicException("assertion failed\nstack backtrace")
 
     monkeypatch.setattr(pl, "read_parquet", panic)
-    assert "is damaged (assertion failed)" in refusal(run.table, "heads")
+    assert "cannot be read (assertion failed)" in refusal(run.table, "heads")
 
 
 def test_tables_that_the_run_does_not_have(tmp_path):

@@ -1,4 +1,4 @@
-"""What massive weights do in SmolLM2, on the first 2,046 tokens of the built-in text in two windows with BOS in front."""
+"""What massive weights do in SmolLM2, on the first 2,046 tokens of the built-in text, BOS in front of two windows."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`monadnock ls`: what there is to name: models, families, probes, tables, entries of the catalogue."""
+"""`monadnock ls`: what there is to name: models, families, probes, tables, modes of attack, the catalogue."""
 
 from typing import Annotated
 
@@ -32,6 +32,12 @@ def _tables() -> list[tuple[str, str]]:
     return [(name, table.doc) for name, table in TABLES.items()]
 
 
+def _modes() -> list[tuple[str, str]]:
+    from monadnock.attacking import MODES
+
+    return [(name, mode.doc) for name, mode in MODES.items()]
+
+
 def _catalogue() -> list[tuple[str, str]]:
     from monadnock.catalogue import entries
 
@@ -42,11 +48,18 @@ def _catalogue() -> list[tuple[str, str]]:
     return lines
 
 
-KINDS = {"models": _models, "families": _families, "probes": _probes, "tables": _tables, "catalogue": _catalogue}
+KINDS = {
+    "models": _models,
+    "families": _families,
+    "probes": _probes,
+    "tables": _tables,
+    "modes": _modes,
+    "catalogue": _catalogue,
+}
 
 
-def command(what: Annotated[str, typer.Argument(help="models, families, probes, tables or catalogue")]) -> None:
-    """List the packaged models, the families, the probes, the tables, or the catalogue of massive weights."""
+def command(what: Annotated[str, typer.Argument(help="models, families, probes, tables, modes or catalogue")]) -> None:
+    """List the packaged models, the families, the probes, the tables, the modes of attack, or the catalogue."""
     if what not in KINDS:
         raise MonadnockError(f"There is no list of {what!r}: {nearest(what, KINDS)}")
     lines = KINDS[what]()

@@ -13,7 +13,7 @@ PROMPTS = (
     "Once upon a time, there was a little",
     "To sort a list of numbers in Python,",
 )
-NEW_TOKENS = 32
+NEW_TOKENS = 20
 
 
 def generate(

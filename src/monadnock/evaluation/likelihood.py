@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from monadnock.data import Windows
 from monadnock.models import Adapter
 from monadnock.models.replay import capture, replay
 
 CHUNK = 2**24  # logits in memory at a time
+ROWS = 32  # positions whose probabilities are taken at a time
 
 
 @dataclass
@@ -92,15 +92,16 @@ def score(adapter: Adapter, windows: Windows, window: int, total: Likelihood, ou
     ids = windows.ids[window]
     for place in _chunks(adapter, windows, window):
         logits = _logits(adapter, ids, output, place)
+        expected = None if clean is None else _logits(adapter, ids, clean, place)
         target = ids[place + 1].to(logits.device)
-        total.nats += float(F.cross_entropy(logits, target, reduction="none").double().sum())
-        total.tokens += len(place)
-        if clean is None:
-            continue
-        expected = _logits(adapter, ids, clean, place)
-        total.agreements += int((expected.argmax(1) == logits.argmax(1)).sum())
-        logs, expected = logits.log_softmax(1), expected.log_softmax(1)
-        total.divergence += float(F.kl_div(logs, expected, reduction="none", log_target=True).sum(1).double().sum())
+        for part in torch.arange(len(place)).split(ROWS):  # what fits into the cache of a CPU is four times as fast
+            logs = logits[part].log_softmax(1)
+            total.nats -= float(logs.gather(1, target[part, None]).double().sum())
+            total.tokens += len(part)
+            if expected is not None:
+                wanted = expected[part].log_softmax(1)
+                total.agreements += int((wanted.argmax(1) == logs.argmax(1)).sum())
+                total.divergence += float((wanted.exp() * (wanted - logs)).sum(1).double().sum())
 
 
 def _logits(adapter: Adapter, ids: Tensor, output: Any, place: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mask keys, so that no later query can attend to them: what happens when the sink is taken away?"""
+"""Mask keys, so that no later query can attend to them: the sink taken away through the mask."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
