@@ -214,7 +214,8 @@ def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked) -
         monadnock=version("monadnock"),
         text=text_facts(adapter, windows, targets.start_token),
         stride=windows.num_scored,
-        attention=adapter.config._attn_implementation,
+        attention=adapter.config._attn_implementation
+        + ("; for the chain eager, observed in blocks" if "chain" in asked.names else ""),
         device=str(adapter.device),
         metrics=[name for name in METRICS if name in asked.names],
         thresholds={"gu2025.sink_mass": GU2025_SINK_MASS, "monadnock.seen_share": SEEN_SHARE},

@@ -1,31 +1,20 @@
 """Zero-shot tasks through EleutherAI's lm-eval, with the BOS token under control and nothing left changed."""
 
-import copy
 import difflib
 import functools
-import io
-import logging
 import numbers
-import os
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from monadnock.errors import MonadnockError, nearest
+from monadnock.evaluation.harness import SEED, language_model, undisturbed
 from monadnock.models.adapter import Adapter
 
 DEFAULT_TASKS = ("arc_easy", "arc_challenge", "boolq", "piqa", "winogrande")
 
-_SEED = 0
 _RESAMPLES = 100  # for metrics that are no mean (F1, perplexity): their error is then itself known to 7 %
-_LOGITS = (
-    2**20
-)  # in a batch, per position of the prompt: 4 GiB in float32 for prompts of 1,024 tokens; lm-eval holds it twice
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ class Tasks:
         self.limit = limit
         self._tasks: dict[str, Any] = {}
         self._groups: dict[str, Any] = {}
-        with _undisturbed():
+        with undisturbed():
             manager = _manager(bare=all(_is_file(name) for name in asked))
             for name in asked:
                 if _is_file(name):
@@ -135,11 +124,11 @@ class Tasks:
         if bos and adapter.tokenizer.bos_token_id is None:
             raise MonadnockError("A BOS token was asked, but this tokenizer has none; use bos=False.")
         bos = adapter.tokenizer.bos_token_id is not None if bos is None else bos
-        with _undisturbed(), _language_model(adapter, bos) as model:
+        with undisturbed(), language_model(adapter, bos) as model:
             import lm_eval
 
             for task in self._tasks.values():
-                task.set_fewshot_seed(_SEED)  # the same examples in every run
+                task.set_fewshot_seed(SEED)  # the same examples in every run
             results = lm_eval.evaluate(
                 lm=model,
                 task_dict={"tasks": self._tasks, "groups": self._groups},
@@ -158,57 +147,6 @@ def _scores(task: str, metrics: dict[str, Any]) -> Iterator[Score]:
         error = metrics.get(f"{metric}_stderr,{filtered}")
         error = float(error) if isinstance(error, numbers.Real) else None
         yield Score(task, metric if filtered == "none" else key, float(value), error)
-
-
-@contextmanager
-def _language_model(adapter: Adapter, bos: bool) -> Iterator[Any]:
-    """Show the model to lm-eval, with a BOS token in front if and only if `bos`, and give it back as it was.
-
-    lm-eval leaves BOS tokens to the tokenizer, and many (GPT-2, SmolLM2) have one that they never put in front.
-    """
-    from lm_eval.models.huggingface import HFLM
-
-    tokenizer = copy.deepcopy(adapter.tokenizer)  # lm-eval gives it a padding token
-
-    class Model(HFLM):
-        front = [adapter.tokenizer.bos_token_id] if bos else []
-
-        @property
-        def device(self) -> torch.device:
-            return adapter.device  # where ids go, also when weights are offloaded
-
-        def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **_):
-            ids = tokenizer.encode(string, add_special_tokens=False)
-            if add_special_tokens is not False and ids[:1] != self.front:
-                ids = [*self.front, *ids]
-            return ids[-left_truncate_len:] if left_truncate_len else ids
-
-        def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
-            rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
-            batch = tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
-            return batch["input_ids"], batch["attention_mask"]
-
-        def loglikelihood_rolling(self, requests, disable_tqdm=False):
-            self.front, front = [], self.front  # lm-eval puts its prefix token there itself
-            try:
-                return super().loglikelihood_rolling(requests, disable_tqdm)
-            finally:
-                self.front = front
-
-    training = [module for module in adapter.model.modules() if module.training]
-    adapter.model.tie_weights = lambda: None  # else lm-eval would tie weights that differ on purpose
-    try:
-        yield Model(
-            pretrained=adapter.model,
-            tokenizer=tokenizer,
-            batch_size=max(1, min(16, _LOGITS // len(tokenizer))),
-            max_length=adapter.context_length,
-            prefix_token_id=tokenizer.bos_token_id if bos else tokenizer.eos_token_id,
-        )
-    finally:
-        del adapter.model.tie_weights
-        for module in training:
-            module.training = True
 
 
 @functools.cache
@@ -243,29 +181,3 @@ def _check_task_file(name: str) -> None:
     if "group" in keys or not keys & {"task", "include"}:  # of a group, lm-eval 0.4.13 takes the name only
         found = "is a group" if "group" in keys else "is no task: it has no `task:` name"
         raise MonadnockError(f"Task file {name} {found}; give lm-eval files of single tasks.")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Silence lm-eval and the libraries under it, make random choices the same each time, and give all of it back."""
-    import numpy as np
-
-    python, numpy, disabled = random.getstate(), np.random.get_state(), logging.root.manager.disable
-    variable = os.environ.get("DISABLE_MULTIPROC")
-    os.environ["DISABLE_MULTIPROC"] = "1"  # else lm-eval forks a process per core to resample
-    logging.disable(logging.CRITICAL)
-    quiet = io.StringIO()
-    gpus = range(torch.cuda.device_count())
-    try:
-        with redirect_stdout(quiet), redirect_stderr(quiet), torch.random.fork_rng(devices=gpus):
-            random.seed(_SEED)
-            np.random.seed(_SEED)
-            torch.manual_seed(_SEED)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        logging.disable(disabled)
-        os.environ.pop("DISABLE_MULTIPROC")
-        if variable is not None:
-            os.environ["DISABLE_MULTIPROC"] = variable
