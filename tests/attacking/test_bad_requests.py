@@ -18,7 +18,9 @@ from tests.tiny import tiny_model
         ({"modes": ["zero", "zero"]}, "Mode zero was asked twice"),
         ({"ks": []}, "No k was asked for"),
         ({"ks": [-1]}, "k = -1"),
-        ({"ks": [0], "modes": ["zero"]}, "mode zero needs at least 1"),
+        ({"ks": [0], "modes": ["zero"]}, "k = 0 was asked of zero; only retain can keep none"),
+        ({"layers": [0, 1], "modes": ["super"], "ks": [1]}, "super weights of one layer are attacked at a time"),
+        ({"layers": []}, "No layer was named"),
         ({"ks": [65]}, "k = 65 was asked, but llama has 64 rows in W_up"),
         ({"ks": [51]}, r"only 50 rows of layer 1 are listed; name the layer \(--layer 1\)"),
         ({"layers": [9]}, "Layer 9 was asked, but llama has the layers 0 to 3"),
@@ -64,7 +66,19 @@ def test_prompts_of_ones_own(llama, run_attack, tmp_path):
 def test_an_expert_that_the_start_token_does_not_reach(text, run_attack):
     mixtral = planted("mixtral", text)
     with pytest.raises(MonadnockError, match="does not get the start token"):
-        run_attack(mixtral, expert=next(e for e in range(9) if e != _preferred(mixtral)))
+        run_attack(mixtral, expert=_other(mixtral))
+
+
+def test_the_rows_of_another_expert_by_hand(text, run_attack):
+    mixtral = planted("mixtral", text)
+    other = _other(mixtral)
+    run = run_attack(mixtral, expert=other, rows=[3, 5], ks=[2], modes=["zero"])
+    row = run.table("effects").filter(mode="zero").row(0, named=True)
+    assert (row["layer"], row["expert"], row["targets"]) == (1, other, f"layer 1 expert {other}: 3 5")
+
+
+def _other(adapter):
+    return next(expert for expert in range(9) if expert != _preferred(adapter))
 
 
 def _preferred(adapter):
@@ -77,13 +91,33 @@ def test_a_run_of_another_model(llama, run_attack, text, tmp_path):
     other = Adapter(tiny_model("llama", seed=1), TOKENIZER, Source("another", "object"))
     scan(other, text=text, out=tmp_path / "run", length=24, tokens=24, progress=False)
     with pytest.raises(MonadnockError, match="is a run of another, the model is llama"):
-        run_attack(llama)
+        run_attack(llama, ks=[1])
     revised = Adapter(llama.model, TOKENIZER, Source("another", "object", "v2"))
     with pytest.raises(MonadnockError, match="is a run of another, the model is another at v2"):
-        run_attack(revised)
+        run_attack(revised, ks=[1])
     half = Adapter(tiny_model("llama", seed=1).to(torch.bfloat16), TOKENIZER, Source("another", "object"))
     with pytest.raises(MonadnockError, match="dtype float32, the model is dtype bfloat16"):
-        run_attack(half)
+        run_attack(half, ks=[1])
+
+
+def test_a_refused_request_leaves_no_run_behind(llama, run_attack, tmp_path):
+    for options in ({"layers": [9]}, {"ks": [65]}, {"expert": 0}, {"rows": [70]}):
+        with pytest.raises(MonadnockError):
+            run_attack(llama, **options)
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["model.layers.2.mlp.down_proj.weight", "lm_head.weight"])
+def test_the_same_name_with_other_weights(text, run_attack, part):
+    adapter = planted("llama", text)
+    run = run_attack(adapter, ks=[1], modes=["zero"])
+    assert run_attack(adapter, ks=[2], modes=["zero"]).table("effects").height == 3 * 3
+    with torch.no_grad():
+        adapter.model.get_parameter(part).mul_(1.5)
+    height = run.table("effects").height
+    with pytest.raises(MonadnockError, match="with other weights"):
+        run_attack(adapter, ks=[1, 2, 3], modes=["zero"])
+    assert run.table("effects").height >= height
 
 
 def test_a_run_without_targets(llama, run_attack, text, tmp_path):

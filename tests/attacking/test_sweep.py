@@ -182,4 +182,50 @@ def test_unchanged_layers_are_not_run_again(llama, run_attack):
     finally:
         handle.remove()
     assert few > 0
-    assert len(ran) - few == 2  # the clean pass over two windows; the scan was there already
+    assert len(ran) - few == 2 + 1  # the clean pass over two windows, and the start token to know the model again
+
+
+def test_an_attack_on_layer_0_says_so(llama, run_attack):
+    run = run_attack(llama, layers=[0], ks=[1], modes=["zero", "activation-zero"], metrics=["perplexity"])
+    attacked = run.table("effects").filter(pl.col("mode") != "none")
+    assert attacked["layer"].to_list() == [0, 0]
+
+
+def test_keeping_no_row_is_zeroing_all(llama, text, run_attack):
+    run = run_attack(llama, ks=[0, 64], modes=["zero", "retain"], layers=[LAYER], metrics=["perplexity"])
+    values = {(mode, k): value for mode, k, value in run.table("effects").select("mode", "k", "value").rows()}
+    assert set(values) == {("none", 0), ("zero", 64), ("retain", 0), ("retain", 64)}
+    assert values["retain", 0] == pytest.approx(values["zero", 64])
+    assert values["retain", 64] == pytest.approx(values["none", 0])
+
+
+def test_a_mean_over_another_text_is_another_attack(llama, run_attack):
+    options = {"modes": ["activation-mean"], "ks": [1], "metrics": ["generation"]}
+    run_attack(llama, **options)
+    both = run_attack(llama, seed=1, **options)
+    assert both.table("generations").filter(mode="activation-mean")["targets"].n_unique() == 2
+
+
+def test_a_run_of_the_first_schema_version_is_told_apart_once_it_has_attacks(llama, text, run_attack, tmp_path):
+    import json
+
+    from monadnock.scanning import scan
+
+    run = scan(llama, text=text, out=tmp_path / "run", length=LENGTH, tokens=LENGTH, progress=False)
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    del manifest["attacks"]
+    (run.path / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 1}))
+    assert Run.open(run.path).manifest.attacks == []
+    run_attack(llama, ks=[1], modes=["zero"], metrics=["perplexity"])
+    assert json.loads((run.path / "manifest.json").read_text())["schema_version"] == 2
+
+
+def test_two_writers_keep_each_others_notes(llama, run_attack):
+    run = run_attack(llama, ks=[1], modes=["zero"], metrics=["perplexity"])
+    one, other = Run.open(run.path), Run.open(run.path)
+    facts = run.manifest.attacks[0]
+    one.note(facts.model_copy(update={"device": "one"}))
+    other.note(facts.model_copy(update={"device": "other"}))
+    assert [each.device for each in Run.open(run.path).manifest.attacks] == [facts.device, "one", "other"]
+    other.note(facts)
+    assert len(Run.open(run.path).manifest.attacks) == 3

@@ -1,5 +1,7 @@
 """The chain's numbers are those of a scan, and replayed layers change nothing of them."""
 
+import math
+
 import polars as pl
 import pytest
 import torch
@@ -54,3 +56,13 @@ def test_masking_every_key_takes_the_sinks_away(llama, windows):
         chain = follow_chain(llama, windows.ids)
     assert chain.sink_share == 0
     assert chain.implicit_scaling == pytest.approx(1)
+
+
+def test_a_broken_model_has_no_chain():
+    from tests.evaluation.conftest import make
+
+    adapter = make("llama")
+    with torch.no_grad():
+        adapter.weight(1, "q").read().fill_(float("nan"))
+    chain = follow_chain(adapter, torch.randint(3, 100, (2, 24)))
+    assert all(math.isnan(value) for value in (chain.top1_h, chain.sink_share, chain.implicit_scaling))

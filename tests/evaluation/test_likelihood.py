@@ -95,4 +95,7 @@ def test_a_broken_model_has_no_finite_perplexity(windows):
     with torch.no_grad():
         adapter.model.lm_head.weight.fill_(math.nan)
     assert math.isnan(perplexity(adapter, windows))
+    total, output = Likelihood(), last_output(adapter, windows.ids[0])
+    score(adapter, windows, 0, total, output, output)
+    assert math.isnan(total.top1_agreement) and math.isnan(total.kl)
     assert Likelihood(tokens=1, nats=1e6).perplexity == math.inf

@@ -62,6 +62,7 @@ def test_every_bit_comes_back(case, data):
         with ExitStack() as stack:
             for make_one in chosen:
                 stack.enter_context(make_one())
+            adapter.forward(IDS)
             if fails:
                 raise Broken
     assert_same_bits(adapter, before)
@@ -92,6 +93,10 @@ def test_blocks_nest_and_each_gives_back_what_it_found(llama):
 
 
 def test_gradients_flow_inside_a_block(llama):
-    """An intervention must not switch off what a user trains inside it."""
+    """An intervention must not switch off what a user trains inside it, and zeroed rows give no gradient."""
+    down = llama.layers[1].mlp.down_proj.weight
     with torch.enable_grad(), change.zero_rows(llama, 1, [2, 3]):
-        assert torch.is_grad_enabled()
+        llama.model(input_ids=IDS[None], labels=IDS[None]).loss.backward()
+    assert float(down.grad[:, [2, 3]].abs().max()) == 0
+    assert float(down.grad.abs().max()) > 0
+    llama.model.zero_grad(set_to_none=True)

@@ -8,6 +8,7 @@ from monadnock.attacking import attack
 from monadnock.data import Windows
 from monadnock.data.text import built_in_text
 from monadnock.evaluation import perplexity
+from monadnock.models.start import start_states
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 LENGTH = 1024
@@ -40,10 +41,16 @@ def test_zeroing_two_rows_doubles_perplexity_and_keeping_only_them_hardly_hurts(
         assert perplexity(smollm2, windows) == pytest.approx(clean, rel=0.01)
 
 
+def test_both_stages_together(smollm2, windows):
+    second = start_states(smollm2, smollm2.tokenizer.bos_token_id).inner[2].abs().topk(2).indices.tolist()
+    with change.zero_rows(smollm2, 11, [1229, 1487]), change.zero_rows(smollm2, 2, second):
+        assert perplexity(smollm2, windows) == pytest.approx(126, rel=0.05)
+
+
 def test_a_single_activation_carries_the_model(smollm2, windows, clean):
     """Without h[BOS, 507] behind layer 11 there is no model left; its mean over a text is as good as itself."""
     with change.set_activations(smollm2, 11, {507: 0.0}):
-        assert perplexity(smollm2, windows) > 1e5
+        assert perplexity(smollm2, windows) > 1e6
     mean = change.mean_activations(smollm2, windows.ids, 11, [507])
     with change.set_activations(smollm2, 11, mean):
         assert perplexity(smollm2, windows) == pytest.approx(clean, rel=1e-4)

@@ -105,7 +105,10 @@ class TheChain(Measure):
     def run(self, change: Change | None, parts: Collection[str], step: Step) -> dict[str, Rows]:
         """Watch the windows."""
         chain = self._whole
-        if change is not None:
+        if change is None:
+            for _ in self.clean.windows.ids:
+                step()
+        else:
             with change.enter():
                 chain = follow_chain(
                     self.clean.adapter,
@@ -150,11 +153,11 @@ class Generations(Measure):
 
 
 class Zeroshot(Measure):
-    """Tasks of lm-eval."""
+    """A task of lm-eval, or a group of them."""
 
     def __init__(self, adapter: Adapter, tasks: Tasks, *, bos: bool):
         self.adapter, self.tasks, self.bos = adapter, tasks, bos
-        self.depends = {"tasks": f"{tasks.names} {tasks.limit} {bos}"}
+        self.depends = {"task": f"{tasks.names} {tasks.digest} {tasks.limit} {bos}"}
 
     def run(self, change: Change | None, parts: Collection[str], step: Step) -> dict[str, Rows]:
         """Run the tasks; a model whose logits are NaN has no score."""
@@ -173,7 +176,7 @@ class Zeroshot(Measure):
             }
             for score in scores
         ]
-        return {"tasks": rows}
+        return {"task": rows}
 
 
 def _entered(change: Change | None) -> AbstractContextManager[None]:

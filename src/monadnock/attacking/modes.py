@@ -1,5 +1,6 @@
 """The modes of attack: what each does to a model with its k foremost targets."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import Tensor
 from monadnock import interventions as change
 from monadnock.attacking.targets import Aim, Targets
 from monadnock.errors import MonadnockError
+from monadnock.findings import modes
 from monadnock.models import Adapter
 
 
@@ -39,11 +41,13 @@ class Change:
     Attributes:
         enter: gives the context manager that changes the model for the time of its block.
         targets: what is changed, in words.
+        aim: the layer and expert that are changed, where it is one.
         untouched: how many first layers give what they give in the clean model.
     """
 
     enter: Callable[[], AbstractContextManager[None]]
     targets: str
+    aim: Aim | None = None
     untouched: int = 0
 
 
@@ -60,23 +64,21 @@ class Mode:
 
     doc: str
     make: Callable[[Setting], Change]
-    drawn: bool = False
-    least: int = 1
+    drawn: bool
+    least: int
 
 
 def _rows(setting: Setting, pick: Callable[[Aim], list[int]], *, retain: bool = False) -> Change:
     """Zero the picked rows of every aim, or all others."""
     adapter, aims = setting.adapter, setting.targets.aims
-    width = adapter.intermediate_size
-    if setting.k > width:
-        raise MonadnockError(f"k = {setting.k} was asked, but {adapter.source.id} has {width} rows in W_up of a layer.")
     picked = [(aim, pick(aim)) for aim in aims]
     act = change.retain_rows if retain else change.zero_rows
 
     def enter() -> AbstractContextManager[None]:
         return _all([act(adapter, aim.layer, rows, expert=aim.expert) for aim, rows in picked])
 
-    return Change(enter, "; ".join(_place(aim, rows) for aim, rows in picked), min(setting.targets.layers))
+    said = "; ".join(_place(aim, rows) for aim, rows in picked)
+    return Change(enter, said, aims[0] if len(aims) == 1 else None, min(setting.targets.layers))
 
 
 def _top(setting: Setting) -> Callable[[Aim], list[int]]:
@@ -97,12 +99,10 @@ def _random(setting: Setting) -> Callable[[Aim], list[int]]:
 
 
 def _super(setting: Setting) -> Change:
-    adapter, aim = setting.adapter, setting.targets.aims[0]
+    adapter, aim = setting.adapter, _only(setting, "super weights")
     entries = _first(setting, list(setting.targets.entries), f"super weights of layer {aim.layer}")
     said = f"layer {aim.layer}: {' '.join(f'{row},{column}' for row, column in entries)}"
-    return Change(
-        lambda: change.scale_weights(adapter, aim.layer, entries, expert=aim.expert), said, untouched=aim.layer
-    )
+    return Change(lambda: change.scale_weights(adapter, aim.layer, entries, expert=aim.expert), said, aim, aim.layer)
 
 
 def _gain(setting: Setting, features: list[int]) -> Change:
@@ -126,7 +126,8 @@ def _other_features(setting: Setting) -> list[int]:
 
 
 def _activation(setting: Setting, *, mean: bool) -> Change:
-    adapter, layer, features = setting.adapter, setting.targets.layers[0], _some_features(setting)
+    adapter, aim, features = setting.adapter, _only(setting, "activations"), _some_features(setting)
+    layer = aim.layer
 
     @cache
     def means() -> dict[int, float]:
@@ -135,7 +136,10 @@ def _activation(setting: Setting, *, mean: bool) -> Change:
     def enter() -> AbstractContextManager[None]:
         return change.set_activations(adapter, layer, means() if mean else dict.fromkeys(features, 0.0))
 
-    return Change(enter, f"layer {layer}, position 0: {' '.join(map(str, features))}", untouched=layer + 1)
+    said = f"layer {layer}, position 0: {' '.join(map(str, features))}"
+    if mean:
+        said += f" (means over {hashlib.sha256(setting.ids.numpy().tobytes()).hexdigest()[:8]})"
+    return Change(enter, said, Aim(layer, None, ()), layer + 1)
 
 
 def _mask(setting: Setting) -> Change:
@@ -158,34 +162,31 @@ def _prefix(setting: Setting) -> Change:
     return Change(lambda: change.prefix_tokens(adapter, tokens), f"token ids: {' '.join(map(str, tokens))}")
 
 
-MODES: dict[str, Mode] = {
-    "zero": Mode("set the k most massive rows of W_up and W_gate to zero", lambda s: _rows(s, _top(s))),
-    "retain": Mode(
-        "set all rows of W_up and W_gate but these k to zero", lambda s: _rows(s, _top(s), retain=True), least=0
-    ),
-    "random": Mode("set k other rows, drawn at random, to zero", lambda s: _rows(s, _random(s)), drawn=True),
-    "super": Mode("set the k strongest super weights of W_down to zero", _super),
-    "gain": Mode(
-        "set the gains behind attention and FFN at the k largest features of h to the median of their norm",
-        lambda s: _gain(s, _some_features(s)),
-    ),
-    "gain-random": Mode("the same at k features drawn at random", lambda s: _gain(s, _other_features(s)), drawn=True),
-    "activation-zero": Mode(
-        "set the k largest features of h to zero, at position 0 behind the massive layer",
-        lambda s: _activation(s, mean=False),
-    ),
-    "activation-mean": Mode(
-        "set them to the mean that they have there over the text", lambda s: _activation(s, mean=True)
-    ),
-    "mask": Mode("mask the first k positions as keys, in all layers", _mask),
-    "prefix": Mode("put the start token k times in front of the text", _prefix),
+_MADE: dict[str, tuple[Callable[[Setting], Change], bool, int]] = {  # how, whether the seed matters, least k
+    "zero": (lambda s: _rows(s, _top(s)), False, 1),
+    "retain": (lambda s: _rows(s, _top(s), retain=True), False, 0),
+    "random": (lambda s: _rows(s, _random(s)), True, 1),
+    "super": (_super, False, 1),
+    "gain": (lambda s: _gain(s, _some_features(s)), False, 1),
+    "gain-random": (lambda s: _gain(s, _other_features(s)), True, 1),
+    "activation-zero": (lambda s: _activation(s, mean=False), False, 1),
+    "activation-mean": (lambda s: _activation(s, mean=True), False, 1),
+    "mask": (_mask, False, 1),
+    "prefix": (_prefix, False, 1),
 }
+MODES: dict[str, Mode] = {name: Mode(doc, *_MADE[name]) for name, doc in modes.MODES.items()}
 
 
 def _first(setting: Setting, known: list, what: str) -> list:
     if setting.k > len(known):
         raise MonadnockError(f"k = {setting.k} was asked, but the run lists {len(known)} {what}.")
     return known[: setting.k]
+
+
+def _only(setting: Setting, what: str) -> Aim:
+    if len(setting.targets.aims) > 1:
+        raise MonadnockError(f"The {what} of one layer are attacked at a time; name one layer, not several.")
+    return setting.targets.aims[0]
 
 
 def _place(aim: Aim, rows: list[int]) -> str:

@@ -8,6 +8,7 @@ from monadnock.data.text import read_text
 from monadnock.errors import MonadnockError, nearest
 from monadnock.evaluation.generation import PROMPTS
 from monadnock.evaluation.tasks import DEFAULT_TASKS
+from monadnock.models import Adapter
 
 METRICS = ("perplexity", "kl", "chain", "generation", "tasks")
 
@@ -52,6 +53,8 @@ def parse_metrics(metrics: Sequence[str]) -> Asked:
         prompts = _prompts(given["generation"]) if given["generation"] else PROMPTS
     if "tasks" in given:
         tasks = tuple(given["tasks"].split("+")) if given["tasks"] else DEFAULT_TASKS
+    if tasks is not None and len(set(tasks)) < len(tasks):
+        raise MonadnockError(f"A task was asked twice in {', '.join(tasks)}.")
     return Asked(frozenset(given), prompts, tasks)
 
 
@@ -77,3 +80,14 @@ def check_modes(modes: Sequence[str], ks: Sequence[int], seeds: int) -> None:
             raise MonadnockError(f"Mode {name} was asked twice.")
     if min(ks) < 0 or seeds < 1:
         raise MonadnockError(f"k = {min(ks)} and {seeds} seeds were asked; k is 0 or more, and one seed at least.")
+
+
+def check_sizes(adapter: Adapter, modes: Sequence[str], ks: Sequence[int]) -> None:
+    """Refuse more rows than a layer has, before anything slow.
+
+    Raises:
+        MonadnockError: with how many there are.
+    """
+    width = adapter.intermediate_size
+    if max(ks) > width and {"zero", "retain", "random"} & set(modes):
+        raise MonadnockError(f"k = {max(ks)} was asked, but {adapter.source.id} has {width} rows in W_up of a layer.")

@@ -1,25 +1,25 @@
 """Attack a model in many ways: measure each, write it at once, and go on where a stopped start left off."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from monadnock.attacking.cells import Cell, label, make_cells, part_name
 from monadnock.attacking.measures import CleanStates, Generations, Measure, Predictions, TheChain, Zeroshot
-from monadnock.attacking.modes import MODES, Change, Setting
-from monadnock.attacking.request import METRICS, Asked, check_modes, parse_metrics
-from monadnock.attacking.targets import Targets, find_targets
+from monadnock.attacking.modes import Change
+from monadnock.attacking.request import METRICS, Asked, check_modes, check_sizes, parse_metrics
+from monadnock.attacking.sameness import check_same, weight_sums
+from monadnock.attacking.targets import Targets, check_aim, find_targets
 from monadnock.data import Windows
 from monadnock.data.text import check_text
-from monadnock.errors import MonadnockError
 from monadnock.evaluation.tasks import Tasks
 from monadnock.findings import Run
 from monadnock.findings.manifest import AttackFacts
 from monadnock.findings.run import check_free
 from monadnock.models import Adapter
-from monadnock.preparing import bar, evaluating, fresh_path, model_facts, open_model, text_facts, text_windows, versions
+from monadnock.preparing import bar, evaluating, fresh_path, open_model, text_facts, text_windows, versions
 from monadnock.scanning import scan
 from monadnock.stats.probabilities import SEEN_SHARE
 from monadnock.thresholds import GU2025_SINK_MASS
@@ -28,14 +28,6 @@ MODES_BY_DEFAULT = ("zero", "retain", "random")
 KS_BY_DEFAULT = (1, 3, 5, 10, 30, 50)
 METRICS_BY_DEFAULT = ("perplexity", "kl", "chain", "generation")
 DEFAULT_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One attack: its columns in the tables, and how it is done (None: the clean model)."""
-
-    columns: dict[str, Any]
-    change: Change | None
 
 
 def attack(
@@ -102,52 +94,29 @@ def attack(
     known = Run.open(path) if (path / "manifest.json").is_file() else None
     if known is None:
         check_free(path.absolute(), force=False)
-    tasks = None if asked.tasks is None else Tasks(asked.tasks, limit=limit)
+    tasks = [Tasks([name], limit=limit) for name in asked.tasks or ()]
     adapter = open_model(model, tokenizer, progress=progress, **options)
-    tokens = DEFAULT_TOKENS if tokens is None and length is None else tokens
+    check_aim(adapter, layers, rows, expert)
+    check_sizes(adapter, modes, ks)
+    tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens
     source: dict[str, Any] = {"text": text, "dataset": dataset, "tokens": tokens, "length": length, "bos": bos}
     windows = text_windows(adapter, seed=seed, stride=stride, **source)
     if known is None:
         run = scan(adapter, out=path, probes=["start_token"], seed=seed, progress=progress, **source)
     else:
         run = known
-        _check_same(run, adapter)
     with evaluating(adapter.model):
+        check_same(run, adapter)
         targets = find_targets(adapter, run, layers=layers, rows=rows, expert=expert)
-        cells = _cells(adapter, targets, windows, modes, ks, seeds)
+        cells = make_cells(adapter, targets, windows, modes, ks, seeds)
         measures = _measures(adapter, windows, asked, tasks, [cell.change for cell in cells if cell.change])
         run.note(_facts(adapter, windows, targets, asked))
         _fill(run, cells, measures, progress=progress)
     return run
 
 
-def _cells(
-    adapter: Adapter, targets: Targets, windows: Windows, modes: Sequence[str], ks: Sequence[int], seeds: int
-) -> list[_Cell]:
-    """Make every attack ready, the clean model first; an impossible one is refused before anything is measured."""
-    cells = [_Cell({"mode": "none", "layer": None, "expert": None, "k": 0, "seed": None, "targets": ""}, None)]
-    single = targets.aims[0] if len(targets.aims) == 1 else None
-    for name in modes:
-        mode = MODES[name]
-        for k in sorted(set(ks)):
-            for seed in range(seeds) if mode.drawn else [None]:
-                if k < mode.least:
-                    raise MonadnockError(f"k = {k} was asked; mode {name} needs at least {mode.least}.")
-                change = mode.make(Setting(adapter, targets, windows.ids, k, seed or 0))
-                columns = {
-                    "mode": name,
-                    "layer": single.layer if single and change.untouched else None,
-                    "expert": single.expert if single and change.untouched else None,
-                    "k": k,
-                    "seed": seed,
-                    "targets": change.targets,
-                }
-                cells.append(_Cell(columns, change))
-    return cells
-
-
 def _measures(
-    adapter: Adapter, windows: Windows, asked: Asked, tasks: Tasks | None, changes: list[Change]
+    adapter: Adapter, windows: Windows, asked: Asked, tasks: list[Tasks], changes: list[Change]
 ) -> list[tuple[Measure, list[str]]]:
     """Return what is measured, each with the parts that were asked for."""
     clean = CleanStates(adapter, windows, changes)
@@ -158,17 +127,16 @@ def _measures(
         found.append((TheChain(clean, label(windows)), ["chain"]))
     if asked.prompts is not None:
         found.append((Generations(adapter, asked.prompts, bos=windows.bos), ["generation"]))
-    if tasks is not None:
-        found.append((Zeroshot(adapter, tasks, bos=windows.bos), ["tasks"]))
+    found += [(Zeroshot(adapter, task, bos=windows.bos), ["task"]) for task in tasks]
     return found
 
 
-def _fill(run: Run, cells: list[_Cell], measures: list[tuple[Measure, list[str]]], *, progress: bool) -> None:
+def _fill(run: Run, cells: list[Cell], measures: list[tuple[Measure, list[str]]], *, progress: bool) -> None:
     """Measure what is not on disk yet, and write each part as soon as it is known."""
     todo = []
     for cell in cells:
         for measure, parts in measures:
-            missing = [part for part in parts if not run.has(measure.table, _name(cell, measure, part))]
+            missing = [part for part in parts if not run.has(measure.table, part_name(cell, measure, part))]
             if missing:
                 todo.append((cell, measure, missing))
     baselines = _Baselines(run, cells[0])
@@ -179,7 +147,7 @@ def _fill(run: Run, cells: list[_Cell], measures: list[tuple[Measure, list[str]]
                     clean = rows if cell.change is None else baselines.rows(measure, part)
                     known = {(row["metric"], row["data"]): row["value"] for row in clean}
                     rows = [row | {"baseline": known.get((row["metric"], row["data"]))} for row in rows]
-                run.add(measure.table, _name(cell, measure, part), [cell.columns | row for row in rows])
+                run.add(measure.table, part_name(cell, measure, part), [cell.columns | row for row in rows])
 
 
 @dataclass
@@ -187,26 +155,10 @@ class _Baselines:
     """What the clean model gave, read back from the run."""
 
     run: Run
-    cell: _Cell
+    cell: Cell
 
     def rows(self, measure: Measure, part: str) -> list[dict[str, Any]]:
-        return self.run.part("effects", _name(self.cell, measure, part)).to_dicts()
-
-
-def _name(cell: _Cell, measure: Measure, part: str) -> str:
-    """Return the name of a part: the same for the same attack, metric and data, in whatever start."""
-    columns = cell.columns
-    digest = hashlib.sha256(f"{columns['targets']}\n{measure.depends[part]}".encode()).hexdigest()[:12]
-    drawn = "" if columns["seed"] is None else f"-seed{columns['seed']}"
-    return f"{columns['mode']}-{columns['k']:05d}{drawn}-{part}-{digest}"
-
-
-def label(windows: Windows) -> str:
-    """Return the text in words, the first digits of its hash included, so that two texts do not pass for one."""
-    front = "BOS" if windows.bos else "no BOS"
-    stride = f", stride {windows.stride}" if windows.stride else ""
-    count, length = windows.ids.shape
-    return f"{windows.source}, {count} x {length}, {front}{stride}, {windows.token_hash[:8]}"
+        return self.run.part("effects", part_name(self.cell, measure, part)).to_dicts()
 
 
 def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked) -> AttackFacts:
@@ -218,23 +170,7 @@ def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked) -
         + ("; for the chain eager, observed in blocks" if "chain" in asked.names else ""),
         device=str(adapter.device),
         metrics=[name for name in METRICS if name in asked.names],
+        weight_sums=weight_sums(adapter),
         thresholds={"gu2025.sink_mass": GU2025_SINK_MASS, "monadnock.seen_share": SEEN_SHARE},
         versions=versions() | ({"lm-eval": version("lm-eval")} if asked.tasks is not None else {}),
     )
-
-
-def _check_same(run: Run, adapter: Adapter) -> None:
-    """Raise a `MonadnockError` if a run is of another model, revision or dtype."""
-    theirs, mine = run.manifest.model, model_facts(adapter)
-    same_file = theirs.revision is not None and theirs.revision == mine.revision
-    same_place = Path(theirs.id).resolve() == Path(mine.id).resolve() and theirs.revision == mine.revision
-    for what, one, other in (
-        ("", *((f"{m.id}" + (f" at {m.revision}" if m.revision else "")) for m in (theirs, mine))),
-        ("dtype ", theirs.dtype, mine.dtype),
-        ("parameters: ", theirs.num_parameters, mine.num_parameters),
-    ):
-        if (what == "" and not (same_file or same_place)) or (what and one != other):
-            raise MonadnockError(
-                f"{run.path} is a run of {what}{one}, the model is {what}{other}; give a run of this model, or a new "
-                "folder."
-            )

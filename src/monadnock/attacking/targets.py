@@ -35,7 +35,6 @@ class Targets:
         aims: the layers that are attacked together.
         entries: super weights (row, column) of W_down in the first of these layers, the strongest first.
         features: features of h that are largest for the start token, the largest first.
-        feature_layer: the layer after whose output they stand: the first of the aims.
         start_token: the token that is fed alone, and put in front by the mode `prefix`.
     """
 
@@ -82,31 +81,44 @@ def find_targets(
     if layers is None and expert is None:
         aims = [Aim(listed["layer"][0], listed["expert"][0], tuple(listed["feature"].to_list()))]
     else:
-        aims = _ranked(adapter, start, list(layers) if layers is not None else [listed["layer"][0]], expert)
+        aims = _ranked(adapter, start, [listed["layer"][0]] if layers is None else layers, expert, rows is None)
     if rows is not None:
-        check_features(adapter, list(rows), adapter.intermediate_size, "Row")
         aims = [Aim(aim.layer, aim.expert, tuple(rows)) for aim in aims]
-    found = run.table("super_weights").filter(pl.col("layer") == aims[0].layer).sort("rank")
+    here = (pl.col("layer") == aims[0].layer) & pl.col("expert").eq_missing(aims[0].expert)
+    found = run.table("super_weights").filter(here).sort("rank")
     entries = tuple(zip(found["row"].to_list(), found["column"].to_list(), strict=True))
     return Targets(tuple(aims), entries, _features(run), start)
 
 
-def _ranked(adapter: Adapter, token: int, layers: list[int], expert: int | None) -> list[Aim]:
-    for layer in layers:
+def check_aim(adapter: Adapter, layers: Sequence[int] | None, rows: Sequence[int] | None, expert: int | None) -> None:
+    """Refuse layers, rows and an expert that do not exist, before anything slow.
+
+    Raises:
+        MonadnockError: with what there is.
+    """
+    for layer in layers or []:
         check_layer(adapter, layer)
-    if doubled := {layer for layer in layers if layers.count(layer) > 1}:
-        raise MonadnockError(f"Layer {min(doubled)} was asked twice.")
+    if doubled := [layer for layer in layers or [] if list(layers or []).count(layer) > 1]:
+        raise MonadnockError(f"Layer {doubled[0]} was asked twice.")
+    if layers is not None and not layers:
+        raise MonadnockError("No layer was named; leave the layers out for the massive layer.")
     if expert is not None:
         check_expert(adapter, expert)
+    check_features(adapter, list(rows or []), adapter.intermediate_size, "Row")
+
+
+def _ranked(adapter: Adapter, token: int, layers: Sequence[int], expert: int | None, needed: bool) -> list[Aim]:
+    """Rank the rows of layers by |x_down| of a token; `needed` is off where rows are named by hand."""
     states = start_states(adapter, token)
-    if expert is not None and any(states.experts[layer] != expert for layer in layers):
+    experts = [states.experts[layer] if expert is None else expert for layer in layers]
+    if needed and any(states.experts[layer] != one for layer, one in zip(layers, experts, strict=True)):
         raise MonadnockError(
             f"Expert {expert} does not get the start token in layer {layers[0]}, so that its rows cannot be ranked; "
-            "name them with rows."
+            "name them (--rows)."
         )
     return [
-        Aim(layer, states.experts[layer], tuple(states.inner[layer].abs().argsort(descending=True).tolist()))
-        for layer in layers
+        Aim(layer, one, tuple(states.inner[layer].abs().argsort(descending=True).tolist()))
+        for layer, one in zip(layers, experts, strict=True)
     ]
 
 

@@ -59,7 +59,7 @@ def print_effects(effects: pl.DataFrame) -> None:
     for name in names.values():
         grid.add_column(escape(name).replace("_", " "), justify="right")
     layers = effects["layer"].drop_nulls().n_unique()
-    for mode, layer, k in sorted(wide, key=lambda key: (modes.index(key[0]), key[1] or -1, key[2])):
+    for mode, layer, k in sorted(wide, key=lambda key: (modes.index(key[0]), -1 if key[1] is None else key[1], key[2])):
         place = f" in layer {layer}" if layers > 1 and layer is not None else ""
         values = [wide[mode, layer, k].get(name) for name in names.values()]
         means = ["" if not found else f"{sum(found) / len(found):,.4g}" for found in values]

@@ -43,8 +43,8 @@ class Chain:
 
     @property
     def sink_share(self) -> float:
-        """Share of heads with a sink."""
-        return float(self.sinks.double().mean())
+        """Share of heads with a sink; NaN if attention is not finite somewhere."""
+        return float(self.sinks.double().mean()) if bool(self.sink.isfinite().all()) else float("nan")
 
     @property
     def implicit_scaling(self) -> float:

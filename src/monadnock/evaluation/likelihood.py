@@ -45,8 +45,8 @@ class Likelihood:
 
     @property
     def top1_agreement(self) -> float:
-        """Share of positions at which the most probable token is that of the clean model."""
-        return self.agreements / self.tokens
+        """Share of positions at which the most probable token is that of the clean model; NaN if there is none."""
+        return math.nan if math.isnan(self.nats) else self.agreements / self.tokens
 
 
 def perplexity(adapter: Adapter, windows: Windows) -> float:

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import hashlib
 import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Tasks:
     Attributes:
         names: the names asked for; for a task file the name in it.
         limit: how many documents of each task are used, the first ones; None for all.
+        digest: SHA-256 of the task files, "" without any: a file that is edited is another task.
 
     Args:
         names: names of lm-eval tasks, groups or tags, or paths that end in .yaml or .yml.
@@ -76,6 +78,8 @@ class Tasks:
                     close = difflib.get_close_matches(name, manager.all_tasks)
                     hint = nearest(name, close) if close else "`lm-eval ls tasks` lists the known ones."
                     raise MonadnockError(f"lm-eval has no task {name}: {hint}")
+            files = b"".join(Path(name).read_bytes() for name in asked if _is_file(name))
+            self.digest = hashlib.sha256(files).hexdigest() if files else ""
             self.names = tuple(self._load(manager, name) for name in asked)
 
     def _load(self, manager: Any, name: str) -> str:

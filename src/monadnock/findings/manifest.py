@@ -63,6 +63,9 @@ class AttackFacts(_Part):
     attention: str
     device: str
     metrics: list[str]
+    weight_sums: list[float] = Field(
+        default_factory=list, description="sum w and sum |w| of every layer and of the rest: which weights these were"
+    )
     thresholds: dict[str, float]
     versions: dict[str, str]
 

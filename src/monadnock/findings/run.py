@@ -150,10 +150,12 @@ class Run:
 
     def note(self, attack: AttackFacts) -> None:
         """Add what a series of attacks depends on to the manifest, unless it stands there already."""
-        known = [each.model_copy(update={"created": attack.created}) for each in self.manifest.attacks]
-        if attack in known:
+        now = Run.open(self.path).manifest  # another process may have added to it
+        told = {"created": attack.created, "weight_sums": attack.weight_sums}
+        if attack in [each.model_copy(update=told) for each in now.attacks]:
             return
-        manifest = self.manifest.model_copy(update={"attacks": [*self.manifest.attacks, attack]})
+        changes = {"attacks": [*now.attacks, attack], "schema_version": SCHEMA_VERSION}
+        manifest = now.model_copy(update=changes)
         draft = self.path / f".manifest.{uuid.uuid4().hex[:12]}.json"
         try:
             draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from monadnock.errors import MonadnockError
 from monadnock.interventions.changed import check_layer
 from monadnock.models import Adapter
-from monadnock.models.attention import BlockMask
+from monadnock.models.attention import NAME, BlockMask
 
 
 @contextmanager
@@ -37,6 +37,8 @@ def mask_keys(
         check_layer(adapter, layer)
     if wrong := [position for position in positions if position < 0]:
         raise MonadnockError(f"Position {wrong[0]} was asked; positions count from 0 at the start of a window.")
+    if (how := adapter.config._attn_implementation) not in (None, "eager", "sdpa", NAME):
+        raise MonadnockError(f"Keys cannot be masked under attention {how!r}; load the model with eager or sdpa.")
     keys = torch.tensor(sorted(set(positions)), dtype=torch.int64)
     with ExitStack() as stack:
         for layer in range(adapter.num_layers) if layers is None else dict.fromkeys(layers):

@@ -18,13 +18,13 @@ def capture(adapter: Adapter, ids: Tensor, layers: Collection[int]) -> dict[int,
         layers: 0-based decoder layers.
 
     Returns:
-        By layer: the states [1, seq, d_model], or the tuple that holds them in some families.
+        By layer: the states [1, seq, d_model], or the tuple that holds them in some families, on the CPU.
     """
     outputs: dict[int, Any] = {}
 
     def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            outputs[layer] = _copy(output)
+            outputs[layer] = _copy(output, "cpu")
 
         return hook
 
@@ -52,10 +52,14 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
         >>> with zero_rows(adapter, 11, [1229]), replay(adapter, 10, clean[10]):  # doctest: +SKIP
         ...     logits = adapter.forward(ids)
     """
+
+    def give(*args: Any, **kwargs: Any) -> Any:
+        return _copy(output, (args[0] if args else kwargs["hidden_states"]).device)
+
     # accelerate puts a function of its own on the modules of layers that it moves
     before = [(module, vars(module).get("forward")) for module in list(adapter.layers)[: layer + 1]]
     for module, _ in before:
-        module.forward = lambda *_args, **_kwargs: _copy(output)
+        module.forward = give
     try:
         yield
     finally:
@@ -65,8 +69,8 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
                 module.forward = forward
 
 
-def _copy(output: Any) -> Any:
-    """Copy what a layer gave: some layers add to their input in place."""
+def _copy(output: Any, device: Any) -> Any:
+    """Copy what a layer gave, also on the same device: some layers add to their input in place."""
     if isinstance(output, tuple):
-        return tuple(_copy(part) for part in output)
-    return output.clone() if isinstance(output, Tensor) else output
+        return tuple(_copy(part, device) for part in output)
+    return output.to(device, copy=True) if isinstance(output, Tensor) else output

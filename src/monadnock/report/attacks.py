@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from monadnock.findings import modes
 from monadnock.report import text
 from monadnock.report.theme import AMBER, BLUE, GREEN, PURPLE, VERMILION
 
@@ -49,30 +50,19 @@ class Metric:
     decimals: int = 3
 
 
-MODES = {
-    "zero": Mode(
-        "the k most massive rows of W_up and W_gate are set to 0 (oh2024)",
-        VERMILION, "solid", "circle",
-    ),
-    "retain": Mode("all rows of W_up and W_gate but these k are set to 0 (oh2024)", BLUE, "dashed", "square"),
-    "random": Mode("k other rows, drawn at random, are set to 0", GREEN, "dotted", "diamond"),
-    "super": Mode("the k largest super weights of W_down are set to 0 (yu2024)", PURPLE, "dotdash", "triangle"),
-    "gain": Mode(
-        "gains behind attention and FFN at the k largest features of h are set to the median of their norm",
-        AMBER, "solid", "inverted_triangle",
-    ),
-    "gain-random": Mode("the same at k features drawn at random", GREEN, "dotdash", "hex"),
-    "activation-zero": Mode(
-        "the k largest features of h are set to 0 at position 0, behind the massive layer (sun2024)",
-        PURPLE, "solid", "star",
-    ),
-    "activation-mean": Mode(
-        "these features are set to the mean that they have there over the text (sun2024)",
-        BLUE, "dotted", "inverted_triangle",
-    ),
-    "mask": Mode("later queries cannot attend to the first k positions", AMBER, "dashed", "triangle"),
-    "prefix": Mode("k start tokens are put in front of the text", VERMILION, "dotdash", "square"),
-}  # fmt: skip
+_LOOKS = {
+    "zero": (VERMILION, "solid", "circle"),
+    "retain": (BLUE, "dashed", "square"),
+    "random": (GREEN, "dotted", "diamond"),
+    "super": (PURPLE, "dotdash", "triangle"),
+    "gain": (AMBER, "solid", "inverted_triangle"),
+    "gain-random": (GREEN, "dotdash", "hex"),
+    "activation-zero": (PURPLE, "solid", "star"),
+    "activation-mean": (BLUE, "dotted", "inverted_triangle"),
+    "mask": (AMBER, "dashed", "triangle"),
+    "prefix": (VERMILION, "dotdash", "square"),
+}
+MODES = {name: Mode(does, *_LOOKS[name]) for name, does in modes.MODES.items()}
 _OTHERS = [
     Mode("see the documentation of the package that brings it", colour, dash, "star")
     for dash in ("dashed", "dotted", "dotdash", "solid")
