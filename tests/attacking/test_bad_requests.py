@@ -39,6 +39,7 @@ from tests.tiny import tiny_model
         ({"metrics": ["generation:nowhere.txt"]}, "Text file nowhere.txt cannot be read"),
         ({"stride": 40}, "A stride of 40 was asked"),
         ({"seeds": 0}, "0 seeds were asked"),
+        ({"limit": 5}, "no tasks were asked for"),
     ],
 )
 def test_impossible_requests(llama, run_attack, options, told):
@@ -101,7 +102,7 @@ def test_a_run_of_another_model(llama, run_attack, text, tmp_path):
 
 
 def test_a_refused_request_leaves_no_run_behind(llama, run_attack, tmp_path):
-    for options in ({"layers": [9]}, {"ks": [65]}, {"expert": 0}, {"rows": [70]}):
+    for options in ({"layers": [9]}, {"ks": [65]}, {"expert": 0}, {"rows": [70]}, {"modes": ["gain"]}):
         with pytest.raises(MonadnockError):
             run_attack(llama, **options)
         assert not (tmp_path / "run").exists()

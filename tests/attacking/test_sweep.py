@@ -229,3 +229,23 @@ def test_two_writers_keep_each_others_notes(llama, run_attack):
     assert [each.device for each in Run.open(run.path).manifest.attacks] == [facts.device, "one", "other"]
     other.note(facts)
     assert len(Run.open(run.path).manifest.attacks) == 3
+
+
+def test_tasks_are_measured_again_when_their_file_or_data_change(llama, run_attack, tmp_path):
+    import json
+
+    def write(labels, text="{{q}}"):
+        lines = [json.dumps({"q": f"w{i} w{i + 1}", "label": label}) for i, label in enumerate(labels)]
+        (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+        (tmp_path / "mine.yaml").write_text(
+            f"task: mine\ndataset_path: json\ndataset_kwargs:\n  data_files: {{test: {tmp_path / 'mine.jsonl'}}}\n"
+            f'test_split: test\noutput_type: multiple_choice\ndoc_to_text: "{text}"\ndoc_to_target: label\n'
+            'doc_to_choice: ["w5", "w6"]\n'
+        )
+        run = run_attack(llama, ks=[1], modes=["zero"], metrics=[f"tasks:{tmp_path / 'mine.yaml'}"], limit=6)
+        return run.table("effects").filter(metric="acc", mode="none")["value"].to_list()
+
+    (first,) = write([0, 1, 0, 1, 0, 1, 0])
+    assert write([0, 1, 0, 1, 0, 1, 0]) == [pytest.approx(first)]
+    assert sorted(write([1, 0, 1, 0, 1, 0, 0])) == pytest.approx(sorted([first, 1 - first]))
+    assert len(write([1, 0, 1, 0, 1, 0, 0], text="w9 {{q}}")) == 3

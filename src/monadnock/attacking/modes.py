@@ -107,13 +107,19 @@ def _super(setting: Setting) -> Change:
 
 def _gain(setting: Setting, features: list[int]) -> Change:
     adapter = setting.adapter
+    norms = gain_norms(adapter)
+    said = f"all layers, {' and '.join(norms)}: {' '.join(map(str, features))}"
+    return Change(lambda: change.median_gains(adapter, features, norms=norms), said)
+
+
+def gain_norms(adapter: Adapter) -> list[str]:
+    """Return the norms behind attention and FFN; a family without any is a `MonadnockError`."""
     norms = [name for name in ("attn_output", "mlp_output") if name in adapter.family.norms]
     if not norms:
         raise MonadnockError(
             f"Family {adapter.family.model_type} has no norm behind attention or FFN, whose gains could be attacked."
         )
-    said = f"all layers, {' and '.join(norms)}: {' '.join(map(str, features))}"
-    return Change(lambda: change.median_gains(adapter, features, norms=norms), said)
+    return norms
 
 
 def _some_features(setting: Setting) -> list[int]:

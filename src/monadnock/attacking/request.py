@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monadnock.attacking.modes import MODES
+from monadnock.attacking.modes import MODES, gain_norms
 from monadnock.data.text import read_text
 from monadnock.errors import MonadnockError, nearest
 from monadnock.evaluation.generation import PROMPTS
@@ -78,16 +78,20 @@ def check_modes(modes: Sequence[str], ks: Sequence[int], seeds: int) -> None:
             raise MonadnockError(f"There is no mode {name!r}: {nearest(name, MODES)}")
         if modes.count(name) > 1:
             raise MonadnockError(f"Mode {name} was asked twice.")
-    if min(ks) < 0 or seeds < 1:
-        raise MonadnockError(f"k = {min(ks)} and {seeds} seeds were asked; k is 0 or more, and one seed at least.")
+    if min(ks) < 0:
+        raise MonadnockError(f"k = {min(ks)} was asked; k counts rows and is 0 or more.")
+    if seeds < 1:
+        raise MonadnockError(f"{seeds} seeds were asked; what is random has to be drawn once at least.")
 
 
-def check_sizes(adapter: Adapter, modes: Sequence[str], ks: Sequence[int]) -> None:
-    """Refuse more rows than a layer has, before anything slow.
+def check_possible(adapter: Adapter, modes: Sequence[str], ks: Sequence[int]) -> None:
+    """Refuse more rows than a layer has, and norms that a family has not, before anything slow.
 
     Raises:
-        MonadnockError: with how many there are.
+        MonadnockError: with what there is.
     """
+    if {"gain", "gain-random"} & set(modes):
+        gain_norms(adapter)
     width = adapter.intermediate_size
     if max(ks) > width and {"zero", "retain", "random"} & set(modes):
         raise MonadnockError(f"k = {max(ks)} was asked, but {adapter.source.id} has {width} rows in W_up of a layer.")

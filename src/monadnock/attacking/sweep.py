@@ -9,11 +9,12 @@ from typing import Any
 from monadnock.attacking.cells import Cell, label, make_cells, part_name
 from monadnock.attacking.measures import CleanStates, Generations, Measure, Predictions, TheChain, Zeroshot
 from monadnock.attacking.modes import Change
-from monadnock.attacking.request import METRICS, Asked, check_modes, check_sizes, parse_metrics
+from monadnock.attacking.request import METRICS, Asked, check_modes, check_possible, parse_metrics
 from monadnock.attacking.sameness import check_same, weight_sums
 from monadnock.attacking.targets import Targets, check_aim, find_targets
 from monadnock.data import Windows
 from monadnock.data.text import check_text
+from monadnock.errors import MonadnockError
 from monadnock.evaluation.tasks import Tasks
 from monadnock.findings import Run
 from monadnock.findings.manifest import AttackFacts
@@ -89,6 +90,8 @@ def attack(
     """
     check_modes(modes, ks, seeds)
     asked = parse_metrics(metrics)
+    if limit is not None and asked.tasks is None:
+        raise MonadnockError(f"A limit of {limit} examples was given, but no tasks were asked for (--metric tasks).")
     check_text(text, dataset)
     path = Path(out) if out is not None else fresh_path(model)
     known = Run.open(path) if (path / "manifest.json").is_file() else None
@@ -97,7 +100,7 @@ def attack(
     tasks = [Tasks([name], limit=limit) for name in asked.tasks or ()]
     adapter = open_model(model, tokenizer, progress=progress, **options)
     check_aim(adapter, layers, rows, expert)
-    check_sizes(adapter, modes, ks)
+    check_possible(adapter, modes, ks)
     tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens
     source: dict[str, Any] = {"text": text, "dataset": dataset, "tokens": tokens, "length": length, "bos": bos}
     windows = text_windows(adapter, seed=seed, stride=stride, **source)

@@ -66,6 +66,8 @@ def command(
         complain(f"Stopped; what was measured is in {near(out)}: the same command with --out {near(out)} goes on.")
         raise Told(INTERRUPTED) from None
     print_effects(run.table("effects"))
+    if not run.table("massive_weights")["massive"].any():
+        print("Note:   no row of this model is massive (sun2024), so that what was attacked is the largest there is.")
     print(f"Report: {near(run.report())}")
     print(f"Next:   monadnock show {near(run.path)} effects")
 

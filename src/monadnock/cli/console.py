@@ -41,11 +41,12 @@ def print_summary(summary: Summary) -> None:
 
 def print_effects(effects: pl.DataFrame) -> None:
     """Print attacks as rows and metrics as columns, means over seeds; the page has more."""
-    from monadnock.report.attacks import ordered_metrics, ordered_modes  # here: charts take a second to import
+    from monadnock.report.attacks import METRICS, ordered_metrics, ordered_modes  # here: charts take a second
 
     columns = ordered_metrics(effects)
-    several = [metric for metric, _ in columns if [other for other, _ in columns].count(metric) > 1]
-    names = {(metric, data): f"{metric} {data}" if metric in several else metric for metric, data in columns}
+    texts = [data for metric, data in columns if metric in METRICS]
+    short = len(set(texts)) <= 1
+    names = {(m, data): m if m in METRICS and short else f"{m} {data}" for m, data in columns}
     keys = ["mode", "layer", "k"]
     wide: dict[tuple, dict[str, list[float]]] = {}
     for row in effects.to_dicts():

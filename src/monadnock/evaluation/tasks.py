@@ -45,7 +45,7 @@ class Tasks:
     Attributes:
         names: the names asked for; for a task file the name in it.
         limit: how many documents of each task are used, the first ones; None for all.
-        digest: SHA-256 of the task files, "" without any: a file that is edited is another task.
+        digest: SHA-256 of the task files and the documents: an edited file, or other data, is another task.
 
     Args:
         names: names of lm-eval tasks, groups or tags, or paths that end in .yaml or .yml.
@@ -78,9 +78,18 @@ class Tasks:
                     close = difflib.get_close_matches(name, manager.all_tasks)
                     hint = nearest(name, close) if close else "`lm-eval ls tasks` lists the known ones."
                     raise MonadnockError(f"lm-eval has no task {name}: {hint}")
-            files = b"".join(Path(name).read_bytes() for name in asked if _is_file(name))
-            self.digest = hashlib.sha256(files).hexdigest() if files else ""
             self.names = tuple(self._load(manager, name) for name in asked)
+            self.digest = self._digest([Path(name).read_bytes() for name in asked if _is_file(name)])
+
+    def _digest(self, files: list[bytes]) -> str:
+        digest = hashlib.sha256(b"".join(files))
+        for name, task in sorted(self._tasks.items()):
+            digest.update(name.encode())
+            for number, document in enumerate(task.eval_docs):
+                if number == self.limit:
+                    break
+                digest.update(repr(document).encode())
+        return digest.hexdigest()
 
     def _load(self, manager: Any, name: str) -> str:
         try:

@@ -86,7 +86,7 @@ class Run:
             (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
             _replace(draft, path)
         except (OSError, pl.exceptions.PolarsError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise MonadnockError(
                 f"The run could not be written to {path}: {reason}. Nothing was left there."
             ) from error
