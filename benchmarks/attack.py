@@ -37,7 +37,7 @@ Result = list[tuple[float, float]]  # perplexity and divergence of every attack
 def attacks(adapter: Adapter, layer: int, ks: list[int]) -> list[Change]:
     """Return attacks on the k rows of a layer that are largest for BOS."""
     order = start_states(adapter, adapter.tokenizer.bos_token_id).inner[layer].abs().argsort(descending=True).tolist()
-    return [Change(lambda k=k: zero_rows(adapter, layer, order[:k]), f"{layer}: {order[:k]}", layer) for k in ks]
+    return [Change(lambda k=k: zero_rows(adapter, layer, order[:k]), f"{order[:k]}", untouched=layer) for k in ks]
 
 
 def plain(adapter: Adapter, windows: Windows, changes: list[Change], kl: bool) -> Result:

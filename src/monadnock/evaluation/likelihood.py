@@ -94,10 +94,11 @@ def score(adapter: Adapter, windows: Windows, window: int, total: Likelihood, ou
         logits = _logits(adapter, ids, output, place)
         expected = None if clean is None else _logits(adapter, ids, clean, place)
         target = ids[place + 1].to(logits.device)
-        for part in torch.arange(len(place)).split(ROWS):  # what fits into the cache of a CPU is four times as fast
+        for start in range(0, len(place), ROWS):  # what fits into the cache of a CPU is four times as fast
+            part = slice(start, start + ROWS)
             logs = logits[part].log_softmax(1)
             total.nats -= float(logs.gather(1, target[part, None]).double().sum())
-            total.tokens += len(part)
+            total.tokens += len(logs)
             if expected is not None:
                 wanted = expected[part].log_softmax(1)
                 total.agreements += int((wanted.argmax(1) == logs.argmax(1)).sum())
