@@ -36,7 +36,7 @@ class Measure:
 
     def run(self, change: Change | None, parts: Collection[str], step: Step) -> dict[str, Rows]:
         """Return the rows of some parts, without the columns that say which attack it was (None: the clean model)."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how it measures")
 
 
 class CleanStates:
