@@ -181,19 +181,23 @@ def test_a_folder_is_known_by_its_name(folder, publish, tmp_path):
 
 
 def test_an_unknown_model_is_told_before_anything_is_loaded(monkeypatch):
-    monkeypatch.setattr("monadnock.verifying.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("monadnock.preparing.load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(MonadnockError, match=r"of 'me/Llama-2-7b-hg' \(did you mean Llama-2-7b-hf or"):
         verify("me/Llama-2-7b-hg")
     with pytest.raises(MonadnockError, match="of 'nothing'"):
         verify("me/Llama-2-7b-hf", entry="nothing")
 
 
-@pytest.mark.parametrize("tokenizer", [None, word_tokenizer(bos=False)], ids=["none", "without BOS"])
-def test_without_a_bos_token_there_is_nothing_to_compare(folder, publish, tokenizer):
+@pytest.mark.parametrize(
+    ("tokenizer", "told"),
+    [(None, "given without its tokenizer"), (word_tokenizer(bos=False), f"The tokenizer of {NAME} has no BOS token")],
+    ids=["none", "without BOS"],
+)
+def test_without_a_bos_token_there_is_nothing_to_compare(folder, publish, tokenizer, told):
     planted = plant(folder)
     publish(planted.entry())
     adapter = Adapter(planted.adapter.model, tokenizer, Source(NAME, "object"))
-    with pytest.raises(MonadnockError, match=f"The tokenizer of {NAME} has no BOS token"):
+    with pytest.raises(MonadnockError, match=told):
         verify(adapter)
 
 

@@ -25,7 +25,8 @@ def test_ctrl_c(cli, model, text, work, monkeypatch, where, out):
     if where == "writing":
         break_parquet(monkeypatch, KeyboardInterrupt())
     else:
-        monkeypatch.setattr(f"monadnock.scanning.{'load' if where == 'loading' else 'observe_text'}", stop)
+        place = "preparing.load" if where == "loading" else "scanning.observe_text"
+        monkeypatch.setattr(f"monadnock.{place}", stop)
     ended = cli("scan", model, "--text", text, *SMALL, out)
     assert ended.code == 130
     assert ended.out == ""
