@@ -98,3 +98,33 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(model, text
     assert (done.returncode, done.stderr) == (0, "")
     assert all(part.stat().st_mtime_ns == stamp for part, stamp in stamps.items())
     assert len(list((work / "run" / "tables" / "effects").iterdir())) == 14
+
+
+def test_other_rows_and_other_layers_are_told_apart_and_only_draws_are_averaged(cli, model, text):
+    quick = (
+        "attack",
+        model,
+        "--text",
+        text,
+        "--length",
+        "16",
+        "--tokens",
+        "32",
+        "--metric",
+        "perplexity",
+        "--out",
+        "run",
+    )
+    for more in (["--rows", "3"], ["--rows", "4"], ["--layer", "0,1"], ["--mode", "random", "--seeds", "3"]):
+        ended = cli(*quick, "--k", "1", *(["--mode", "zero"] if "--mode" not in more else []), *more)
+        assert ended.code == 0
+    effects = Run.open("run").table("effects")
+    values = {row["targets"]: row["value"] for row in effects.filter(mode="zero").to_dicts()}
+    lines = [line for line in ended.out.splitlines() if line.startswith(("zero", "random"))]
+    assert len(lines) == len(values) + 1 == 4
+    for targets, value in values.items():
+        place = targets if ";" not in targets else "layer 0; layer 1"
+        (line,) = [line for line in lines if line.startswith(f"zero 1, {place} ")]
+        assert line.split()[-1] == f"{value:,.4g}"
+    mean = effects.filter(mode="random")["value"].mean()
+    assert next(line for line in lines if line.startswith("random")).split()[-1] == f"{mean:,.4g}"

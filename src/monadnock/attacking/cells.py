@@ -32,7 +32,7 @@ def make_cells(
             if k < mode.least:  # zeroing no row is the clean model
                 continue
             for seed in range(seeds) if mode.drawn else [None]:
-                change = mode.make(Setting(adapter, targets, windows.ids, k, seed or 0))
+                change = mode.make(Setting(adapter, targets, windows, k, seed or 0))
                 aim = change.aim
                 columns = {
                     "mode": name,

@@ -1,15 +1,13 @@
 """The modes of attack: what each does to a model with its k foremost targets."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from torch import Tensor
-
 from monadnock import interventions as change
 from monadnock.attacking.targets import Aim, Targets
+from monadnock.data import Windows
 from monadnock.errors import MonadnockError
 from monadnock.findings import modes
 from monadnock.models import Adapter
@@ -22,14 +20,14 @@ class Setting:
     Attributes:
         adapter: the model.
         targets: what can be aimed at.
-        ids: the windows of the text, [window, seq].
+        windows: the text.
         k: how many targets.
         seed: for what is drawn.
     """
 
     adapter: Adapter
     targets: Targets
-    ids: Tensor
+    windows: Windows
     k: int
     seed: int
 
@@ -137,27 +135,28 @@ def _activation(setting: Setting, *, mean: bool) -> Change:
 
     @cache
     def means() -> dict[int, float]:
-        return change.mean_activations(adapter, setting.ids, layer, features)
+        return change.mean_activations(adapter, setting.windows.ids, layer, features)
 
     def enter() -> AbstractContextManager[None]:
         return change.set_activations(adapter, layer, means() if mean else dict.fromkeys(features, 0.0))
 
     said = f"layer {layer}, position 0: {' '.join(map(str, features))}"
     if mean:
-        said += f" (means over {hashlib.sha256(setting.ids.numpy().tobytes()).hexdigest()[:8]})"
+        said += f" (means over {setting.windows.token_hash[:8]})"
     return Change(enter, said, Aim(layer, None, ()), layer + 1)
 
 
 def _mask(setting: Setting) -> Change:
-    if setting.k >= setting.ids.shape[1]:
-        raise MonadnockError(f"k = {setting.k} keys were to be masked, of windows of {setting.ids.shape[1]} tokens.")
+    size = setting.windows.ids.shape[1]
+    if setting.k >= size:
+        raise MonadnockError(f"k = {setting.k} keys were to be masked, of windows of {size} tokens.")
     positions = list(range(setting.k))
     said = f"all layers, positions: {' '.join(map(str, positions))}"
     return Change(lambda: change.mask_keys(setting.adapter, positions), said)
 
 
 def _prefix(setting: Setting) -> Change:
-    adapter, size = setting.adapter, setting.ids.shape[1]
+    adapter, size = setting.adapter, setting.windows.ids.shape[1]
     limit = adapter.context_length
     if limit is not None and setting.k + size > limit:
         raise MonadnockError(

@@ -16,8 +16,8 @@ SAME = 0.02  # largest difference of the start token's states that another machi
 ROUNDING = 1e-9  # the same of sums of weights
 
 
-def check_same(run: Run, adapter: Adapter) -> None:
-    """Refuse a run of another model, revision or dtype, or of the same name with other weights.
+def check_same(run: Run, adapter: Adapter, sums: list[float]) -> None:
+    """Refuse a run of another model, revision or dtype, or of the same name with other weights, by their `weight_sums`.
 
     Raises:
         MonadnockError: with what differs.
@@ -37,7 +37,7 @@ def check_same(run: Run, adapter: Adapter) -> None:
             )
     _check_states(run, adapter)
     noted = [attack.weight_sums for attack in run.manifest.attacks if attack.weight_sums]
-    if noted and _differ(noted[0], weight_sums(adapter), ROUNDING):
+    if noted and _differ(noted[0], sums, ROUNDING):
         raise MonadnockError(_told(run, adapter, "sums of its weights"))
 
 
@@ -55,8 +55,7 @@ def _check_states(run: Run, adapter: Adapter) -> None:
     if "start_states" not in run.heights():
         return
     table = run.table("start_states").filter(pl.col("rank") == 1)
-    token = adapter.tokenizer.bos_token_id
-    states = start_states(adapter, run.manifest.text.start_token_id if token is None else token)
+    states = start_states(adapter, run.manifest.text.start_token_id)
     for stream, values in (("residual", states.residual), ("down_proj_input", states.inner)):
         rows = table.filter(pl.col("stream") == stream)
         found = values[rows["layer"].to_list(), rows["feature"].to_list()].tolist()

@@ -1,7 +1,6 @@
 """Attack a model in many ways: measure each, write it at once, and go on where a stopped start left off."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,11 +108,12 @@ def attack(
     else:
         run = known
     with evaluating(adapter.model):
-        check_same(run, adapter)
+        sums = weight_sums(adapter)
+        check_same(run, adapter, sums)
         targets = find_targets(adapter, run, layers=layers, rows=rows, expert=expert)
         cells = make_cells(adapter, targets, windows, modes, ks, seeds)
         measures = _measures(adapter, windows, asked, tasks, [cell.change for cell in cells if cell.change])
-        run.note(_facts(adapter, windows, targets, asked))
+        run.note(_facts(adapter, windows, targets, asked, sums))
         _fill(run, cells, measures, progress=progress)
     return run
 
@@ -142,29 +142,18 @@ def _fill(run: Run, cells: list[Cell], measures: list[tuple[Measure, list[str]]]
             missing = [part for part in parts if not run.has(measure.table, part_name(cell, measure, part))]
             if missing:
                 todo.append((cell, measure, missing))
-    baselines = _Baselines(run, cells[0])
     with bar("attacks", sum(measure.steps for _, measure, _ in todo), progress) as step:
         for cell, measure, missing in todo:
             for part, rows in measure.run(cell.change, missing, step).items():
                 if measure.table == "effects":
-                    clean = rows if cell.change is None else baselines.rows(measure, part)
+                    first = part_name(cells[0], measure, part)
+                    clean = rows if cell.change is None else run.part("effects", first).to_dicts()
                     known = {(row["metric"], row["data"]): row["value"] for row in clean}
                     rows = [row | {"baseline": known.get((row["metric"], row["data"]))} for row in rows]
                 run.add(measure.table, part_name(cell, measure, part), [cell.columns | row for row in rows])
 
 
-@dataclass
-class _Baselines:
-    """What the clean model gave, read back from the run."""
-
-    run: Run
-    cell: Cell
-
-    def rows(self, measure: Measure, part: str) -> list[dict[str, Any]]:
-        return self.run.part("effects", part_name(self.cell, measure, part)).to_dicts()
-
-
-def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked) -> AttackFacts:
+def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked, sums: list[float]) -> AttackFacts:
     return AttackFacts(
         monadnock=version("monadnock"),
         text=text_facts(adapter, windows, targets.start_token),
@@ -173,7 +162,7 @@ def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked) -
         + ("; for the chain eager, observed in blocks" if "chain" in asked.names else ""),
         device=str(adapter.device),
         metrics=[name for name in METRICS if name in asked.names],
-        weight_sums=weight_sums(adapter),
+        weight_sums=sums,
         thresholds={"gu2025.sink_mass": GU2025_SINK_MASS, "monadnock.seen_share": SEEN_SHARE},
         versions=versions() | ({"lm-eval": version("lm-eval")} if asked.tasks is not None else {}),
     )

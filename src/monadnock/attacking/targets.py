@@ -77,7 +77,6 @@ def find_targets(
         )
     listed = run.table("massive_weights").sort("rank")
     start = run.manifest.text.start_token_id
-    start = start if adapter.tokenizer.bos_token_id is None else adapter.tokenizer.bos_token_id
     if layers is None and expert is None:
         aims = [Aim(listed["layer"][0], listed["expert"][0], tuple(listed["feature"].to_list()))]
     else:

@@ -47,24 +47,24 @@ def print_effects(effects: pl.DataFrame) -> None:
     texts = [data for metric, data in columns if metric in METRICS]
     short = len(set(texts)) <= 1
     names = {(m, data): m if m in METRICS and short else f"{m} {data}" for m, data in columns}
-    keys = ["mode", "layer", "k"]
-    wide: dict[tuple, dict[str, list[float]]] = {}
+    wide: dict[tuple[str, str, int, str], dict[str, list[float]]] = {}
     for row in effects.to_dicts():
-        cells = wide.setdefault(tuple(row[key] for key in keys), {})
-        cells.setdefault(names[row["metric"], row["data"]], []).append(
-            row["value"] if row["value"] is not None else float("nan")
-        )
+        place = "; ".join(part.partition(":")[0] for part in row["targets"].split("; "))
+        key = (row["mode"], place, row["k"], row["targets"] if row["seed"] is None else "")  # draws are averaged
+        value = float("nan") if row["value"] is None else row["value"]
+        wide.setdefault(key, {}).setdefault(names[row["metric"], row["data"]], []).append(value)
     modes = ordered_modes(effects["mode"])
     grid = RichTable(box=None, pad_edge=False, header_style="bold cyan")
     grid.add_column("attack")
     for name in names.values():
         grid.add_column(escape(name).replace("_", " "), justify="right")
-    layers = effects["layer"].drop_nulls().n_unique()
-    for mode, layer, k in sorted(wide, key=lambda key: (modes.index(key[0]), -1 if key[1] is None else key[1], key[2])):
-        place = f" in layer {layer}" if layers > 1 and layer is not None else ""
-        values = [wide[mode, layer, k].get(name) for name in names.values()]
+    for mode, place, k, targets in sorted(wide, key=lambda key: (modes.index(key[0]), *key[1:])):
+        alike = [key for key in wide if key[0] == mode and key[2] == k]  # the same on other layers, or other rows
+        more = targets if len([key for key in alike if key[1] == place]) > 1 else place if len(alike) > 1 else ""
+        values = [wide[mode, place, k, targets].get(name) for name in names.values()]
         means = ["" if not found else f"{sum(found) / len(found):,.4g}" for found in values]
-        grid.add_row("clean model" if mode == "none" else f"{mode} {k}{place}", *means)
+        attack = "clean model" if mode == "none" else f"{mode} {k}" + (f", {more}" if more else "")
+        grid.add_row(escape(attack), *means)
     Console().print(grid)
 
 
