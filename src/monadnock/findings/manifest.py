@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 2  # 2: attacks
+SCHEMA_VERSION = 3  # 2: attacks; 3: explanations and studies
 
 
 class _Part(BaseModel):
