@@ -13,11 +13,14 @@ class Stream(StrEnum):
     KEY = "key"  # the same for keys, kv_head * d_head
     VALUE = "value"  # the same for values, kv_head * d_head
     ATTN_OUTPUT = "attn_output"  # output of the output projection, before any norm, d_model
+    ATTN_UPDATE = "attn_update"  # what attention adds to the residual: behind its norm where there is one, d_model
     MLP_INPUT = "mlp_input"  # input of the up projection (of the whole block for experts), d_model
     DOWN_PROJ_INPUT = "down_proj_input"  # x_down: the intermediate state, d_mlp
     MLP_OUTPUT = "mlp_output"  # output of the down projection (of the whole block for experts), d_model
+    MLP_UPDATE = "mlp_update"  # what the block adds to the residual: behind its norm where there is one, d_model
     ROUTER_LOGITS = "router_logits"  # one logit per expert, only in mixture-of-experts layers
     ATTN_PROBS = "attn_probs"  # attention probabilities, seen in blocks of queries: head x query x key
+    HEADS = "heads"  # the same blocks, then queries, keys and values as attention used them: head x position x d_head
 
 
 @dataclass(frozen=True, order=True)

@@ -36,6 +36,22 @@ class AttentionBlock:
 watchers: "weakref.WeakKeyDictionary[nn.Module, Callable[[AttentionBlock], None]]" = weakref.WeakKeyDictionary()
 
 
+@dataclass(frozen=True)
+class Passed:
+    """What one call of the attention function got and gave: query [head, seq, d_head], key and value [kv_head, ...]."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    scale: float
+    num_queries: Tensor
+
+
+# attention module -> what its last call passed; only for modules that are named here
+passed: "weakref.WeakKeyDictionary[nn.Module, Passed | None]" = weakref.WeakKeyDictionary()
+
+
 class BlockMask:
     """The attention mask of one forward pass, made block by block when it is asked for."""
 
@@ -157,7 +173,7 @@ def observed_attention(
     eager = eager_function(module)
     watch = watchers.get(module)
     heads, size = query.shape[1], query.shape[2]
-    groups = heads // key.shape[1]
+    groups, own_key, own_value = heads // key.shape[1], key[0], value[0]
     if groups > 1:  # once per layer, not once per block
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     owner = _Ungrouped(module)
@@ -178,4 +194,9 @@ def observed_attention(
         outputs.append(output)
         if watch is not None:
             watch(AttentionBlock(probs[0], start, first, num_queries))
-    return torch.cat(outputs[::-1], dim=1), None
+    joined = torch.cat(outputs[::-1], dim=1)
+    if module in passed:
+        scale = kwargs.get("scaling")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale  # as transformers' eager functions do
+        passed[module] = Passed(query[0], own_key, own_value, joined, scale, num_queries)
+    return joined, None

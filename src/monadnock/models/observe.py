@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,35 +11,9 @@ from monadnock.errors import MonadnockError
 from monadnock.models import attention, experts
 from monadnock.models.adapter import Adapter
 from monadnock.models.attention import AttentionBlock
-from monadnock.models.weight import cut
+from monadnock.models.heads import watch_heads
+from monadnock.models.hooks import States, Watcher, hook
 from monadnock.sites import Site, Stream
-
-
-@dataclass(frozen=True)
-class States:
-    """States of one window at one site; the model may overwrite them afterwards, so copy what you keep.
-
-    Attributes:
-        values: [rows, width].
-        position: position of each row in the window, [rows]; None if row i is position i.
-        expert: expert of each row, [rows]; None in dense layers.
-    """
-
-    values: Tensor
-    position: Tensor | None = None
-    expert: Tensor | None = None
-
-
-Watcher = Callable[[Any], None]  # takes States, or AttentionBlock at ATTN_PROBS
-
-_INPUTS = {Stream.ATTN_INPUT: "q", Stream.MLP_INPUT: "up", Stream.DOWN_PROJ_INPUT: "down"}
-_OUTPUTS = {
-    Stream.QUERY: "q",
-    Stream.KEY: "k",
-    Stream.VALUE: "v",
-    Stream.ATTN_OUTPUT: "o",
-    Stream.MLP_OUTPUT: "down",
-}
 
 
 @contextmanager
@@ -59,9 +32,11 @@ def observe(adapter: Adapter, watchers: Mapping[Site, Watcher]) -> Iterator[None
     if missing := {site.stream for site in watchers} - adapter.streams():
         raise MonadnockError(f"Family {adapter.family.model_type} has no stream {', '.join(sorted(missing))}.")
     with ExitStack() as stack:
-        probs = {site.layer: watch for site, watch in watchers.items() if site.stream is Stream.ATTN_PROBS}
+        probs = _by_layer(watchers, Stream.ATTN_PROBS, Stream.HEADS)
         if probs:
             stack.enter_context(_watch_attention(adapter, probs))
+        if heads := _by_layer(watchers, Stream.HEADS):
+            stack.enter_context(watch_heads(adapter, heads))
         inner = {
             site.layer: watch
             for site, watch in watchers.items()
@@ -70,47 +45,28 @@ def observe(adapter: Adapter, watchers: Mapping[Site, Watcher]) -> Iterator[None
         if inner:
             stack.enter_context(_watch_experts(adapter, inner))
         for site, watch in watchers.items():
-            if site.stream is Stream.ATTN_PROBS or (site.stream is Stream.DOWN_PROJ_INPUT and inner):
+            if site.stream in (Stream.ATTN_PROBS, Stream.HEADS) or (site.stream is Stream.DOWN_PROJ_INPUT and inner):
                 continue
-            handle = _hook(adapter, site, watch)
+            handle = hook(adapter, site, watch)
             stack.callback(handle.remove)
         yield
 
 
-def _hook(adapter: Adapter, site: Site, watch: Watcher) -> Any:
-    """Put a forward hook where the site's states pass."""
-    family, layer = adapter.family, site.layer
+def _by_layer(watchers: Mapping[Site, Watcher], *streams: Stream) -> dict[int, Watcher]:
+    """Return one watcher for each layer that shows what it sees to those of all these streams."""
+    found: dict[int, list[Watcher]] = {}
+    for site, watch in watchers.items():
+        if site.stream in streams:
+            found.setdefault(site.layer, []).append(watch)
 
-    def rows(value: Any) -> Tensor:
-        value = value[0] if isinstance(value, tuple) else value
-        return value.detach().flatten(0, -2)
+    def all_of(group: list[Watcher]) -> Watcher:
+        def show(seen: Any) -> None:
+            for watch in group:
+                watch(seen)
 
-    def on_output(_module: nn.Module, _args: Any, output: Any) -> None:
-        watch(States(rows(output)))
+        return group[0] if len(group) == 1 else show
 
-    def on_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        watch(States(rows(args[0] if args else kwargs["hidden_states"])))
-
-    if site.stream is Stream.RESIDUAL:
-        return adapter.layers[layer].register_forward_hook(on_output)
-    if site.stream is Stream.ROUTER_LOGITS:
-        return adapter.module(layer, str(family.router)).register_forward_hook(on_output)
-    if family.experts and site.stream in (Stream.MLP_INPUT, Stream.MLP_OUTPUT):
-        module = adapter.module(layer, family.mlp_module)
-        if site.stream is Stream.MLP_OUTPUT:
-            return module.register_forward_hook(on_output)
-        return module.register_forward_pre_hook(on_input, with_kwargs=True)
-    role = _INPUTS.get(site.stream) or _OUTPUTS[site.stream]
-    path, _, how = str(getattr(family, role)).partition("#")
-    module = adapter.module(layer, path)
-    if site.stream in _INPUTS:
-        return module.register_forward_pre_hook(on_input, with_kwargs=True)
-
-    def on_fused(_module: nn.Module, _args: Any, output: Any) -> None:
-        part = cut(rows(output).t(), role, how, num_heads=adapter.num_heads, d_head=adapter.d_head, transposed=False)
-        watch(States(part.read().t()))
-
-    return module.register_forward_hook(on_fused if how else on_output)
+    return {layer: all_of(group) for layer, group in found.items()}
 
 
 @contextmanager

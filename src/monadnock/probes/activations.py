@@ -15,14 +15,15 @@ from monadnock.thresholds import AN2025_RATIO, SUN2024_MAGNITUDE, SUN2024_RATIO
 FLOAT16_MAX = 65504.0
 ALWAYS = 5  # entries listed of every layer and window, outliers or not
 FEATURES = 64  # features listed of every layer
+_OTHERS = (Stream.ATTN_PROBS, Stream.HEADS, Stream.ROUTER_LOGITS)  # no activations
 
 
 class Activations:
     """Size, shape and largest entries of chosen streams, by default the residual and the down projection's input.
 
     Args:
-        streams: stream names: residual, down_proj_input, attn_input, query, key, value, attn_output, mlp_input,
-            mlp_output.
+        streams: stream names: residual, down_proj_input, attn_input, query, key, value, attn_output, attn_update,
+            mlp_input, mlp_output, mlp_update.
 
     Raises:
         MonadnockError: on an unknown stream.
@@ -41,7 +42,9 @@ class Activations:
     }
 
     def __init__(self, streams: Sequence[str] = (Stream.RESIDUAL, Stream.DOWN_PROJ_INPUT)):
-        known = [stream.value for stream in Stream if stream not in (Stream.ATTN_PROBS, Stream.ROUTER_LOGITS)]
+        known = [
+            stream.value for stream in Stream if stream not in (Stream.ATTN_PROBS, Stream.HEADS, Stream.ROUTER_LOGITS)
+        ]
         for stream in streams:
             if stream not in known:
                 raise MonadnockError(f"There is no stream {stream!r} to take activations of: {nearest(stream, known)}")
