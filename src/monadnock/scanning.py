@@ -138,7 +138,8 @@ def observe_text(
         The statistics by pass, site and kind, and the self-check of the first window's logits, if there was a pass.
     """
     collected: Collected = {}
-    for ask in dict.fromkeys(ask for probe in probes for ask in probe.asks(adapter)):
+    asks = dict.fromkeys(ask for probe in probes for ask in probe.asks(adapter))
+    for ask in [ask for ask in asks if not any(other.stands_for(ask) for other in asks)]:
         size = 1 if ask.over == "start" else len(windows.ids)
         for layer in range(adapter.num_layers):
             collected[ask.over, Site(ask.stream, layer), ask.statistic] = ask.statistic(size)
@@ -221,7 +222,8 @@ def _manifest(
     adapter: Adapter, windows: Windows, start: int, probes: Sequence[Probe], check: SelfCheck | None, seconds: float
 ) -> Manifest:
     own = adapter.config._attn_implementation
-    observed = any(ask.stream is Stream.ATTN_PROBS for probe in probes for ask in probe.asks(adapter))
+    seen = (Stream.ATTN_PROBS, Stream.HEADS)
+    observed = any(ask.stream in seen for probe in probes for ask in probe.asks(adapter))
     return Manifest(
         monadnock=version("monadnock"),
         model=model_facts(adapter),

@@ -26,6 +26,12 @@ class Ask:
     statistic: type[Statistic]
     over: Pass = "text"
 
+    def stands_for(self, other: "Ask") -> bool:
+        """Say whether what this ask collects holds all that the other would: a special case, of what shows as much."""
+        special = self.statistic is not other.statistic and issubclass(self.statistic, other.statistic)
+        shown = self.stream is other.stream or (self.stream, other.stream) == (Stream.HEADS, Stream.ATTN_PROBS)
+        return special and shown and self.over == other.over
+
 
 @runtime_checkable
 class Probe(Protocol):
@@ -67,10 +73,13 @@ class Evidence:
     observed: Mapping[tuple[Pass, Site, type[Statistic]], Statistic]
 
     def get(self, kind: type[S], stream: Stream, layer: int, over: Pass = "text") -> S:
-        """Return the statistic of a kind that was collected at a site."""
-        statistic = self.observed[over, Site(stream, layer), kind]
-        assert isinstance(statistic, kind)
-        return statistic
+        """Return the statistic of a kind that was collected at a site, or one that stands for it."""
+        asked = Ask(stream, kind, over)
+        for ask in (asked, *(Ask(Stream.HEADS, more, over) for more in kind.__subclasses__())):
+            statistic = self.observed.get((over, Site(ask.stream, layer), ask.statistic))
+            if isinstance(statistic, kind) and (ask == asked or ask.stands_for(asked)):
+                return statistic
+        raise KeyError(f"{asked} was not observed at layer {layer}")
 
     def token(self, window: int, position: int) -> dict[str, Any]:
         """Return the columns token_id, token and token_class of a position."""

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from monadnock.models import Adapter
 from monadnock.probes.base import Ask, Evidence
+from monadnock.probes.start import start_asks, start_intermediate, start_residual, text_medians
 from monadnock.sites import Stream
-from monadnock.stats import Magnitude, Preferred, RouterMean, Snapshot, is_massive, massive_layer, preferred
-from monadnock.thresholds import SUN2024_MAGNITUDE, SUN2024_RATIO
+from monadnock.stats import Preferred, is_massive, massive_layer
+from monadnock.thresholds import ALIVE_RATIO, SUN2024_MAGNITUDE, SUN2024_RATIO
 
-ALIVE_RATIO = 100.0  # a feature lives in a layer if |value| > SUN2024_MAGNITUDE and > ALIVE_RATIO * median|value|
 ROWS = 50  # massive weights listed
 TRACED = 8  # entries listed of every layer's start state
 SUPER = 20  # super weights listed
@@ -37,23 +37,17 @@ class StartToken:
 
     def asks(self, adapter: Adapter) -> list[Ask]:
         """Ask for the start token's states, and for the text's medians to compare them with."""
-        asks = [Ask(Stream.RESIDUAL, Snapshot, "start"), Ask(Stream.DOWN_PROJ_INPUT, Snapshot, "start")]
-        asks += [Ask(Stream.RESIDUAL, Magnitude), Ask(Stream.DOWN_PROJ_INPUT, Magnitude)]
-        if adapter.family.router:
-            asks.append(Ask(Stream.ROUTER_LOGITS, RouterMean, "start"))
-        return asks
+        return start_asks(router=adapter.family.router is not None)
 
     def findings(self, evidence: Evidence) -> dict[str, Any]:
         """Fill start_states, massive_weights, super_weights, lifecycles and norm_gains."""
         num_layers = evidence.adapter.num_layers
-        residual = torch.stack(
-            [evidence.get(Snapshot, Stream.RESIDUAL, layer, "start").values[0] for layer in range(num_layers)]
-        ).nan_to_num()  # [layer, d_model]
-        inner = [_intermediate(evidence, layer) for layer in range(num_layers)]
-        residual_medians = _medians(evidence, Stream.RESIDUAL)
+        residual = start_residual(evidence)  # [layer, d_model]
+        inner = [start_intermediate(evidence, layer) for layer in range(num_layers)]
+        residual_medians = text_medians(evidence, Stream.RESIDUAL)
         massive = is_massive(residual, residual_medians)  # [layer, d_model]
         layer = massive_layer(residual, torch.stack([state.values for state in inner]))
-        medians = _medians(evidence, Stream.DOWN_PROJ_INPUT)
+        medians = text_medians(evidence, Stream.DOWN_PROJ_INPUT)
         features = massive.any(0).nonzero().flatten()
         return {
             "start_states": _traced(Stream.RESIDUAL, residual, [None] * num_layers)
@@ -67,19 +61,6 @@ class StartToken:
             "lifecycles": _lifecycles(residual, is_massive(residual, residual_medians, ALIVE_RATIO), massive),
             "norm_gains": _norm_gains(evidence.adapter, features),
         }
-
-
-def _intermediate(evidence: Evidence, layer: int) -> Preferred:
-    """Return x_down of the start token; of the router's favourite expert in a mixture."""
-    state = evidence.get(Snapshot, Stream.DOWN_PROJ_INPUT, layer, "start")
-    router = evidence.adapter.family.router
-    return preferred(state, evidence.get(RouterMean, Stream.ROUTER_LOGITS, layer, "start") if router else None)
-
-
-def _medians(evidence: Evidence, stream: Stream) -> Tensor:
-    """Median |value| over the text at each layer, [layer]; a single row would inflate its own."""
-    layers = range(evidence.adapter.num_layers)
-    return torch.stack([evidence.get(Magnitude, stream, layer).medians().mean() for layer in layers]).float()
 
 
 def _traced(stream: Stream, values: Tensor, experts: list[int | None]) -> list[dict]:

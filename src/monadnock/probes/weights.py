@@ -10,6 +10,7 @@ from monadnock.models.components import parameters
 from monadnock.probes.base import Ask, Evidence
 from monadnock.thresholds import AN2025_RATIO
 
+LISTED = 8  # entries of every W_down listed
 LEVELS = 127  # largest level of a symmetric 8-bit integer
 
 Axis = Literal["tensor", "row", "column"]
@@ -19,7 +20,7 @@ class Weights:
     """Every weight matrix along both axes and as a whole, and every norm; reads the weights, runs nothing."""
 
     name: ClassVar[str] = "weights"
-    tables: ClassVar[tuple[str, ...]] = ("weights", "norms", "nonfinite")
+    tables: ClassVar[tuple[str, ...]] = ("weights", "weight_outliers", "norms", "nonfinite")
     thresholds: ClassVar[dict[str, float]] = {"an2025.weight_ratio": AN2025_RATIO}
 
     def asks(self, adapter: Adapter) -> list[Ask]:
@@ -27,20 +28,23 @@ class Weights:
         return []
 
     def findings(self, evidence: Evidence) -> dict[str, Any]:
-        """Fill weights, norms and nonfinite."""
+        """Fill weights, weight_outliers, norms and nonfinite."""
         adapter = evidence.adapter
-        weights, nonfinite = [], []
+        weights, outliers, nonfinite = [], [], []
         for layer in range(adapter.num_layers):
             for role, expert, view in adapter.matrices(layer):
                 matrix = view.read().float()
                 place = {"layer": layer, "module": role, "expert": expert}
                 axes: tuple[Axis, ...] = ("tensor", "row", "column")
                 weights += [place | {"axis": axis} | slice_facts(matrix, axis) for axis in axes]
+                if role == "down":
+                    outliers += [{"layer": layer, "expert": expert} | row for row in largest_in_rows(matrix)]
         for layer, name, values in parameters(adapter):
             bad = int((~values.isfinite()).sum())
             if bad:
                 nonfinite.append({"where": "weight", "layer": layer, "name": name, "count": bad})
-        return {"weights": weights, "norms": [_norm(*norm) for norm in adapter.norms()], "nonfinite": nonfinite}
+        norms = [_norm(*norm) for norm in adapter.norms()]
+        return {"weights": weights, "weight_outliers": outliers, "norms": norms, "nonfinite": nonfinite}
 
 
 def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
@@ -72,6 +76,31 @@ def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
         "num_outliers": int((magnitudes[large] > AN2025_RATIO * mean[large, None]).sum()) if bool(large.any()) else 0,
         "w8_error": float((slices - rounded).norm() / slices.norm()),
     }
+
+
+def largest_in_rows(matrix: Tensor) -> list[dict[str, Any]]:
+    """Return the entries that stand out most from their row; the columns of table `weight_outliers`.
+
+    Args:
+        matrix: [out, in], float32.
+
+    Example:
+        >>> [(entry["row"], entry["column"]) for entry in largest_in_rows(torch.tensor([[1.0, 1.0], [0.0, 9.0]]))][:1]
+        [(1, 1)]
+    """
+    ratios = (matrix.abs() / matrix.abs().mean(1, keepdim=True)).nan_to_num(0.0)
+    top = ratios.flatten().topk(min(LISTED, ratios.numel()))
+    return [
+        {
+            "rank": rank,
+            "row": place // matrix.shape[1],
+            "column": place % matrix.shape[1],
+            "weight": float(matrix.flatten()[place]),
+            "ratio": ratio,
+            "outlier": ratio > AN2025_RATIO,
+        }
+        for rank, (ratio, place) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), start=1)
+    ]
 
 
 def _norm(layer: int | None, name: str, gains: Tensor) -> dict[str, Any]:

@@ -29,6 +29,14 @@ class Statistic:
         """Take in the `States` of one window, or an `AttentionBlock` of it, and mark the whole window as seen."""
         raise TypeError(f"{type(self).__name__} does not say how it is updated")
 
+    def _accumulate(self, new: dict[str, Tensor]) -> None:
+        """Add what one window gives to the tensors whose rule is `sum` or `max`."""
+        for name, value in new.items():
+            old = getattr(self, name, None)
+            if old is not None:
+                value = old + value if self.rules[name] == "sum" else torch.maximum(old, value)
+            setattr(self, name, value)
+
     def merge(self, other: Self) -> None:
         """Take in what another part has seen; the parts must have seen different windows.
 

@@ -14,7 +14,7 @@ SEEN_SHARE = 0.25  # of the queries that can see a key at most (all, or a slidin
 TINY = 1e-30  # 0 log 0 is 0
 ENTROPY_STRIDE = 8  # entropy is taken over every 8th query, the 5th first: the logarithm is the dear part
 
-FIRST, SINK, SINK_POSITION, ENTROPY, DISTANCE, PREVIOUS, SELF, NEAR, TOTAL = range(9)
+FIRST, SINK, SINK_POSITION, ENTROPY, DISTANCE, PREVIOUS, SELF, NEAR, TOTAL, GAP = range(10)
 
 
 class _Block(Protocol):
@@ -29,7 +29,8 @@ class Attention(Statistic):
 
     Attributes:
         head: per window and head: first-key mass, sink mass, sink position, entropy, mean distance, previous-token,
-            self, local and total mass (below 1 where a learned sink takes a part), [num_windows, head, 9] (float64).
+            self, local and total mass (below 1 where a learned sink takes a part), and the gap between the largest
+            logit and the mean of the others, [num_windows, head, 10] (float64).
         top_value: cumulative scores of the TOP keys, per head and for the mean, [num_windows, head + 1, TOP].
         top_position: positions of these, [num_windows, head + 1, TOP].
         top_queries: how many queries see these, [num_windows, head + 1, TOP].
@@ -54,7 +55,7 @@ class Attention(Statistic):
         self._sums: Tensor | None = None  # of the window under way: [head, 2, seq], sum_i A_ij and sum_i i A_ij
         self._queries = 0  # seen so far of the window under way
         self._starts: set[int] = set()  # first queries of the blocks that came
-        self._near: Tensor | None = None  # [head, 4]: entropy, previous, self, local
+        self._near: Tensor | None = None  # [head, 5]: entropy, previous, self, local, gap
 
     def update(self, batch: _Block, window: int) -> None:
         """Take in a block of queries, in any order; the last one to come folds the window."""
@@ -64,18 +65,25 @@ class Attention(Statistic):
         if self._sums is None or start in self._starts:  # a new window, or one that had broken off
             self._starts, self._queries = set(), 0
             self._sums = torch.zeros(heads, 2, size, device=probs.device)
-            self._near = torch.zeros(heads, 4, dtype=torch.float64, device=probs.device)
+            self._near = torch.zeros(heads, 5, dtype=torch.float64, device=probs.device)
         assert self._near is not None
         index = torch.arange(start, start + queries, device=probs.device, dtype=probs.dtype)
         weights = torch.stack([torch.ones_like(index), index]).expand(heads, -1, -1)
-        self._sums[:, :, first : first + keys] += weights @ probs
+        sums = weights @ probs
+        self._sums[:, :, first : first + keys] += sums
         sample = probs[:, (entropy_queries(size).start - start) % ENTROPY_STRIDE :: ENTROPY_STRIDE]
-        self._near[:, 0] -= (sample * sample.clamp(min=TINY).log()).sum((1, 2))
-        self._near[:, 1:] += _band(probs, start - first)
+        logs = sample.clamp(min=TINY).log()
+        self._near[:, 0] -= (sample * logs).sum((1, 2))
+        self._near[:, 1:4] += _band(probs, start - first)
+        self._near[:, 4] += _gaps(sample, logs)
+        self._see(probs, sums[:, 0], start, first)
         self._starts.add(start)
         self._queries += queries
         if self._queries == size:
             self._fold(batch.num_queries, window)
+
+    def _see(self, probs: Tensor, sums: Tensor, start: int, first: int) -> None:
+        """Take in more of a block: probabilities [head, query, key] and their sums over queries, [head, key]."""
 
     def _fold(self, num_queries: Tensor, window: int) -> None:
         assert self._sums is not None and self._near is not None
@@ -95,9 +103,10 @@ class Attention(Statistic):
         total = sums[:, 0].double().sum(1) / size
         facts = torch.stack([cumulative[:-1, 0] / size, sink[:-1], position[:-1], distance, total], dim=1).double()
         near[:, 0] /= len(entropy_queries(size))
-        near[:, 1:] /= size
+        near[:, 1:4] /= size
+        near[:, 4] /= max(1, sum(query > 0 for query in entropy_queries(size)))
         self.head[window][:, [FIRST, SINK, SINK_POSITION, DISTANCE, TOTAL]] = facts.cpu()
-        self.head[window][:, [ENTROPY, PREVIOUS, SELF, NEAR]] = near.cpu()
+        self.head[window][:, [ENTROPY, PREVIOUS, SELF, NEAR, GAP]] = near.cpu()
         self.top_value[window, :, :count] = top.values.cpu()
         self.top_position[window, :, :count] = top.indices.cpu()
         self.top_queries[window, :, :count] = num_queries[top.indices].cpu()
@@ -109,7 +118,7 @@ class Attention(Statistic):
 
     def _allocate(self, heads: int) -> None:
         windows = len(self.seen)
-        self.head = torch.zeros(windows, heads, 9, dtype=torch.float64)
+        self.head = torch.zeros(windows, heads, 10, dtype=torch.float64)
         self.top_value = torch.zeros(windows, heads + 1, TOP)
         self.top_position = torch.full((windows, heads + 1, TOP), -1, dtype=torch.int64)
         self.top_queries = torch.zeros(windows, heads + 1, TOP, dtype=torch.int64)
@@ -121,6 +130,26 @@ def entropy_queries(size: int) -> range:
     """Return the queries of a window whose entropy is taken: the middle of every stretch of ENTROPY_STRIDE."""
     first = ENTROPY_STRIDE // 2
     return range(first if size > first else 0, size, ENTROPY_STRIDE)
+
+
+def _gaps(sample: Tensor, logs: Tensor) -> Tensor:
+    """Sum over queries the largest log probability minus the mean of the others, [head] (float64).
+
+    Log probabilities of one query differ from its logits by one number only, so that the gap is that of the logits,
+    with soft caps and biases in them. Keys without probability count as not seen; a query that sees one key has no gap.
+
+    Args:
+        sample: [head, query, key].
+        logs: of these, where they are not 0.
+    """
+    if not sample.shape[1]:
+        return torch.zeros(len(sample), dtype=torch.float64, device=sample.device)
+    seen = sample > TINY
+    others = seen.sum(-1) - 1
+    largest = logs.amax(-1)
+    rest = torch.where(seen, logs, 0.0).sum(-1) - largest
+    gaps = torch.where(others > 0, largest - rest / others.clamp(min=1), 0.0)
+    return gaps.sum(1, dtype=torch.float64)
 
 
 def _band(probs: Tensor, offset: int) -> Tensor:

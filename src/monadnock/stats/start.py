@@ -1,4 +1,4 @@
-"""States of very short inputs kept whole, and mean probabilities of routers."""
+"""States of very short inputs kept whole, first states and sizes of longer ones, mean probabilities of routers."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from monadnock.stats.base import Rule, Statistic
+
+FIRST = 64  # positions of the first window whose states are kept
 
 
 class _Rows(Protocol):
@@ -31,6 +33,42 @@ class Snapshot(Statistic):
         self.values = batch.values.float().cpu().clone()
         if batch.expert is not None:
             self.expert = batch.expert.cpu()
+        self.seen[window] = True
+
+
+class Beginning(Statistic):
+    """The states of the first positions of the first window, kept as they are.
+
+    Attributes:
+        values: [FIRST, width], or fewer in a shorter window (float32).
+    """
+
+    rules: ClassVar[dict[str, Rule]] = {"values": "sum"}
+    values: Tensor
+
+    def update(self, batch: _Rows, window: int) -> None:
+        """Keep the first states of the first window; of the others only that they were seen."""
+        if window == 0:
+            self.values = batch.values[:FIRST].float().cpu().clone()
+        self.seen[window] = True
+
+
+class Norms(Statistic):
+    """The length of the state at every position.
+
+    Attributes:
+        values: |state|, [num_windows, seq] (float32).
+    """
+
+    rules: ClassVar[dict[str, Rule]] = {"values": "window"}
+    values: Tensor
+
+    def update(self, batch: _Rows, window: int) -> None:
+        """Keep the lengths of one window."""
+        norms = batch.values.float().norm(dim=-1).cpu()
+        if not hasattr(self, "values"):
+            self.values = torch.zeros(len(self.seen), len(norms))
+        self.values[window] = norms
         self.seen[window] = True
 
 
