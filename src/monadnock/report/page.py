@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from monadnock.errors import MonadnockError
+from monadnock.findings.manifest import Manifest
 from monadnock.findings.run import Run
 from monadnock.findings.schema import TABLES
 from monadnock.report import (
@@ -55,8 +57,15 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         >>> write_report(Run.open("demo"))  # doctest: +SKIP
         PosixPath('demo/report.html')
     """
-    path = Path(path) if path is not None else run.path / "report.html"
-    page = render(run)
+    return write_page(render(run), Path(path) if path is not None else run.path / "report.html")
+
+
+def write_page(page: str, path: Path) -> Path:
+    """Write a page in one step and return its path.
+
+    Raises:
+        MonadnockError: if it cannot be written.
+    """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         draft.write_text(page, encoding="utf-8", newline="\n")
@@ -74,7 +83,30 @@ def render(run: Run) -> str:
     findings = Findings(run.manifest, {name: run.table(name) for name in run.heights() if name in TABLES})
     measured = [section for section in SECTIONS if any(name in findings.tables for name in section.tables)]
     present = [section for section in measured if section.empty or not _empty(section, findings)]
-    charts: list[dict[str, Any]] = []
+    return fill(
+        [(section, _drawn(section, findings)) for section in present],
+        run.manifest,
+        verb="report",
+        title=run.manifest.model.id,
+        facts=facts.facts(run.manifest),
+        provenance=facts.provenance(run.manifest),
+        alarm="NaN or infinity was met",
+        so="Numbers that depend on these places cannot be trusted.",
+        warnings=facts.warnings(findings),
+        sentences=run.summary().items,
+        missing=[section.title for section in SECTIONS if section not in measured],
+    )
+
+
+def fill(sections: Iterable[tuple[Section, list[Block]]], manifest: Manifest, **told: Any) -> str:
+    """Return a page with these sections as HTML.
+
+    Args:
+        sections: each with its blocks; without any, its `empty` sentence stands there.
+        manifest: where the thresholds are taken from that definitions cite.
+        **told: what the template says besides: verb, title, facts, provenance, sentences, missing, and warnings under
+            the heading `alarm` with the sentence `so`.
+    """
     environment = Environment(
         loader=PackageLoader("monadnock.report", "."),
         autoescape=True,
@@ -83,24 +115,19 @@ def render(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [
-        {"about": section, "blocks": [_block(block, findings, charts) for block in _drawn(section, findings)]}
-        for section in present
+    charts: list[dict[str, Any]] = []
+    drawn = [
+        {"about": about, "blocks": [_block(each, manifest, charts) for each in blocks]} for about, blocks in sections
     ]
     scripts = [Markup("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw))]
     scripts.append(Markup(environment.get_template("page.js.j2").render()))
     return environment.get_template("page.html.j2").render(
-        manifest=run.manifest,
-        facts=facts.facts(run.manifest),
-        provenance=facts.provenance(run.manifest),
+        sections=drawn,
         sources=facts.SOURCES,
-        warnings=facts.warnings(findings),
-        sentences=run.summary().items,
-        sections=sections,
-        missing=[section.title for section in SECTIONS if section not in measured],
         charts=_island(charts),
         scripts=scripts,
         allowed=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        **told,
     )
 
 
@@ -112,9 +139,9 @@ def _drawn(section: Section, findings: Findings) -> list[Block]:
     return [] if _empty(section, findings) else section.draw(findings)
 
 
-def _block(block: Block, findings: Findings, charts: list[dict[str, Any]]) -> dict[str, Any]:
+def _block(block: Block, manifest: Manifest, charts: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what the template needs of a block; a chart goes to `charts` and leaves its number."""
-    seen: dict[str, Any] = {"about": block, "cited": facts.cited(block.notes, findings.manifest)}
+    seen: dict[str, Any] = {"about": block, "cited": facts.cited(block.notes, manifest)}
     if isinstance(block.body, pl.DataFrame):
         seen["heads"] = [(name.replace("_", " "), dtype.is_numeric()) for name, dtype in block.body.schema.items()]
         seen["rows"] = [["" if value is None else text.cell(value) for value in row] for row in block.body.rows()]
