@@ -30,6 +30,7 @@ from monadnock.preparing import (
 )
 from monadnock.probes import Evidence, Probe, resolve_probes
 from monadnock.probes.base import Pass
+from monadnock.relations.consistency import NEEDED, consistency
 from monadnock.sites import Site, Stream
 from monadnock.stats import Statistic
 
@@ -215,6 +216,8 @@ def _tables(probes: Iterable[Probe], evidence: Evidence) -> dict[str, pl.DataFra
         for name, rows in probe.findings(evidence).items():
             frame = table(name).frame(rows)
             frames[name] = pl.concat([frames[name], frame]) if name in frames else frame
+    if all(name in frames for name in NEEDED):
+        frames["consistency"] = table("consistency").frame(consistency(frames))
     return frames
 
 

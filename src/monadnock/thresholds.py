@@ -7,3 +7,4 @@ GU2025_SINK_MASS = 0.3  # alpha: a head has a sink if a key gets more than this 
 ALIVE_RATIO = 100.0  # ours: a feature lives where |value| > SUN2024_MAGNITUDE and > ALIVE_RATIO times the median
 OFFSET_RADIUS = 3.0  # ours: an offset feature has this radius at least, relative to the mean of its head ...
 OFFSET_CONCENTRATION = 0.9  # ... in queries and keys, which point this much in one direction
+COLUMN_RATIO = 100.0  # ours: a weight outlier of W_down is this many times the mean of its column

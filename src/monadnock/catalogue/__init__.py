@@ -7,6 +7,7 @@ from monadnock.catalogue.published import (
     find_entry,
     measured_weights,
     published_attacks,
+    published_consistency,
     published_weights,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "find_entry",
     "measured_weights",
     "published_attacks",
+    "published_consistency",
     "published_weights",
 ]

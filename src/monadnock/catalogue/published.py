@@ -49,6 +49,17 @@ def published_weights() -> dict[str, Entry]:
     return _entries("massive_weights.csv", counted_from=1)
 
 
+def published_consistency() -> dict[tuple[str, str], float]:
+    """Return the consistency of Llama-2-7B's outliers in percent (an2025, table 1), by the two kinds.
+
+    Example:
+        >>> published_consistency()["activation outliers in h", "attention outliers in A"]
+        95.0
+    """
+    table = pl.read_csv((files("monadnock.catalogue") / "consistency.csv").read_bytes(), comment_prefix="#")
+    return {(first, second): float(share) for first, second, _, share in table.rows()}
+
+
 def measured_weights() -> dict[str, Entry]:
     """Return the massive weights of the packaged models as we measured them, by model; layers from 0.
 

@@ -61,7 +61,8 @@ EXPLAINED: tuple[Table, ...] = (
     ),
     Table(
         "weight_outliers",
-        "One row per large entry of a matrix W_down: the eight largest |w| / mean|w| of their row, of every layer.",
+        "One row per entry of a matrix W_down that stands out: the largest of the eight columns with the largest "
+        "extremal ratio, and all that are outliers of their row (the largest 32 at most).",
         (
             LAYER,
             EXPERT,
@@ -69,8 +70,9 @@ EXPLAINED: tuple[Table, ...] = (
             ("row", INT, "output feature: a feature of the residual stream"),
             ("column", INT, "input feature: a feature of x_down"),
             ("weight", REAL, "W_down[row, column]"),
-            ("ratio", REAL, "|w| / mean|w| of its row"),
-            ("outlier", FLAG, "ratio > 1000 (an2025)"),
+            ("column_ratio", REAL, "|w| / mean|w| of its column: the extremal ratio (an2025, figure 5)"),
+            ("row_ratio", REAL, "|w| / mean|w| of its row"),
+            ("outlier", FLAG, "row_ratio > 1000 (an2025)"),
         ),
     ),
     Table(

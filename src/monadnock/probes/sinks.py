@@ -89,13 +89,19 @@ def _scaling(stat: AttentionStates) -> list[dict]:
                 "gate": float(gate[head]),
                 "mean": float(mean[head]),
                 "std": float((square[head] - mean[head] ** 2).clamp(min=0).sqrt()),
-                "p10": float(((below[head] < 0.1).sum() + 0.5) / BINS),
-                "p90": float(((below[head] < 0.9).sum() + 0.5) / BINS),
+                "p10": _quantile(below[head], 0.1),
+                "p90": _quantile(below[head], 0.9),
                 "context_share": share if share == share else None,
                 "value_ratio": float(value[head]),
             }
         )
     return rows
+
+
+def _quantile(below: Tensor, share: float) -> float:
+    """Return the middle of the bin of [0, 1] at which a cumulative histogram passes a share; 1 for the last bin."""
+    bin_ = int((below < share).sum())
+    return 1.0 if bin_ >= BINS - 1 else (bin_ + 0.5) / BINS
 
 
 def _spread(stat: AttentionStates, num_kv_heads: int) -> list[dict]:

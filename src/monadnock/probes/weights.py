@@ -8,9 +8,10 @@ from torch import Tensor
 from monadnock.models import Adapter
 from monadnock.models.components import parameters
 from monadnock.probes.base import Ask, Evidence
-from monadnock.thresholds import AN2025_RATIO
+from monadnock.thresholds import AN2025_RATIO, COLUMN_RATIO
 
-LISTED = 8  # entries of every W_down listed
+LISTED = 8  # columns of every W_down listed
+OUTLIERS = 32  # row-wise outliers of every W_down listed at most
 LEVELS = 127  # largest level of a symmetric 8-bit integer
 
 Axis = Literal["tensor", "row", "column"]
@@ -21,7 +22,10 @@ class Weights:
 
     name: ClassVar[str] = "weights"
     tables: ClassVar[tuple[str, ...]] = ("weights", "weight_outliers", "norms", "nonfinite")
-    thresholds: ClassVar[dict[str, float]] = {"an2025.weight_ratio": AN2025_RATIO}
+    thresholds: ClassVar[dict[str, float]] = {
+        "an2025.weight_ratio": AN2025_RATIO,
+        "monadnock.column_ratio": COLUMN_RATIO,
+    }
 
     def asks(self, adapter: Adapter) -> list[Ask]:
         """Ask for nothing: the weights are there."""
@@ -38,7 +42,7 @@ class Weights:
                 axes: tuple[Axis, ...] = ("tensor", "row", "column")
                 weights += [place | {"axis": axis} | slice_facts(matrix, axis) for axis in axes]
                 if role == "down":
-                    outliers += [{"layer": layer, "expert": expert} | row for row in largest_in_rows(matrix)]
+                    outliers += [{"layer": layer, "expert": expert} | row for row in standing_out(matrix)]
         for layer, name, values in parameters(adapter):
             bad = int((~values.isfinite()).sum())
             if bad:
@@ -78,28 +82,35 @@ def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
     }
 
 
-def largest_in_rows(matrix: Tensor) -> list[dict[str, Any]]:
-    """Return the entries that stand out most from their row; the columns of table `weight_outliers`.
+def standing_out(matrix: Tensor) -> list[dict[str, Any]]:
+    """Return the entries of a matrix that stand out from their column or row; the columns of table `weight_outliers`.
 
     Args:
         matrix: [out, in], float32.
 
     Example:
-        >>> [(entry["row"], entry["column"]) for entry in largest_in_rows(torch.tensor([[1.0, 1.0], [0.0, 9.0]]))][:1]
+        >>> [(entry["row"], entry["column"]) for entry in standing_out(torch.tensor([[1.0, 1.0], [0.0, 9.0]]))][:1]
         [(1, 1)]
     """
-    ratios = (matrix.abs() / matrix.abs().mean(1, keepdim=True)).nan_to_num(0.0)
-    top = ratios.flatten().topk(min(LISTED, ratios.numel()))
+    sizes = matrix.abs()
+    by_row = (sizes / sizes.mean(1, keepdim=True)).nan_to_num(0.0)
+    by_column = (sizes / sizes.mean(0)).nan_to_num(0.0)
+    extremal, row = by_column.max(0)
+    columns = extremal.topk(min(LISTED, len(extremal))).indices
+    places = (row[columns] * matrix.shape[1] + columns).tolist()
+    outliers = by_row.flatten().topk(min(OUTLIERS, by_row.numel()))
+    places += outliers.indices[outliers.values > AN2025_RATIO].tolist()
     return [
         {
             "rank": rank,
             "row": place // matrix.shape[1],
             "column": place % matrix.shape[1],
             "weight": float(matrix.flatten()[place]),
-            "ratio": ratio,
-            "outlier": ratio > AN2025_RATIO,
+            "column_ratio": float(by_column.flatten()[place]),
+            "row_ratio": float(by_row.flatten()[place]),
+            "outlier": bool(by_row.flatten()[place] > AN2025_RATIO),
         }
-        for rank, (ratio, place) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), start=1)
+        for rank, place in enumerate(dict.fromkeys(places), start=1)
     ]
 
 
