@@ -11,6 +11,7 @@ from torch import Tensor
 from monadnock.models.adapter import Adapter, Source
 from monadnock.models.attention import AttentionBlock
 from monadnock.models.family import families
+from monadnock.models.heads import HeadStates
 from monadnock.models.observe import observe
 from monadnock.sites import Site, Stream
 from tests.tiny import tiny_model
@@ -80,6 +81,8 @@ def record(adapter: Adapter, ids: Tensor, *streams: Stream) -> tuple[dict[Site, 
             if isinstance(batch, AttentionBlock):
                 probs, counts = batch.probs.clone(), batch.num_queries.clone()
                 seen[site].append(AttentionBlock(probs, batch.first_query, batch.first_key, counts))
+            elif isinstance(batch, HeadStates):
+                seen[site].append(batch)
             else:
                 seen[site].append(type(batch)(batch.values.clone(), batch.position, batch.expert))
 

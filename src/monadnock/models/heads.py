@@ -98,6 +98,8 @@ def _returned(
     def on_done(_module: nn.Module, _args: Any, _output: Any) -> None:
         turn, scale = turns.get(layer), getattr(module, "softmax_scale", None) or adapter.d_head**-0.5
         query, key, value = (seen.pop(stream) for stream in (Stream.QUERY, Stream.KEY, Stream.VALUE))
+        if clip := getattr(module, "clip_qkv", None):
+            query, key, value = (part.clamp(-clip, clip) for part in (query, key, value))
         if turn is not None:
             query, key = turn.turned(query), turn.turned(key)
         size = query.shape[1]

@@ -128,4 +128,9 @@ def training_context(adapter: Adapter, layer: int) -> int | None:
 
 def sliding_window(adapter: Adapter, layer: int) -> int | None:
     """Return how many keys a query of this layer sees at most, its own included; None if all."""
-    return getattr(adapter.module(layer, adapter.family.attention_module), "sliding_window", None)
+    module, config = adapter.module(layer, adapter.family.attention_module), adapter.config
+    if hasattr(module, "sliding_window"):
+        return module.sliding_window
+    kinds = getattr(config, "layer_types", None)
+    slides = kinds is None or kinds[layer] == "sliding_attention"
+    return getattr(config, "sliding_window", None) if slides else None

@@ -47,10 +47,16 @@ class Trace:
         }
         attention, mlp = updates.values()
         before = torch.cat([residual[:1] - attention[:1] - mlp[:1], residual[:-1]])
+        gap = (before + attention + mlp - residual).abs().amax(1)
+        adds = bool((gap <= 0.02 * residual.abs().amax(1)).all())  # not where a norm stands behind the sum (OPT 350M)
         alive = is_massive(residual, text_medians(evidence, Stream.RESIDUAL), ALIVE_RATIO).any(0)
         features = alive.nonzero().flatten().tolist()
         return {
-            "trace": [row for layer in range(len(residual)) for row in _states(evidence, layer, before[layer])],
+            "trace": [
+                row
+                for layer in range(len(residual))
+                for row in _states(evidence, layer, before[layer] if adds or layer else None)
+            ],
             "contributions": [
                 {
                     "feature": feature,
@@ -62,24 +68,25 @@ class Trace:
                 }
                 for feature in features
                 for layer in range(len(residual))
+                if adds
             ],
             "emergence": emergence(evidence),
         }
 
 
-def _states(evidence: Evidence, layer: int, before: Tensor) -> list[dict]:
+def _states(evidence: Evidence, layer: int, before: Tensor | None) -> list[dict]:
     adapter = evidence.adapter
     seen = {stream: start_state(evidence, stream, layer) for stream in (*_STATES, Stream.RESIDUAL)}
-    inner = start_intermediate(evidence, layer)
-    middle = before + seen[Stream.ATTN_UPDATE]
+    inner, mlp_input = start_intermediate(evidence, layer), seen[Stream.MLP_INPUT]
+    middle = None if before is None else before + seen[Stream.ATTN_UPDATE]
     behind = {name: adapter.norm(layer, name) is not None for name in ("attn_output", "mlp_output")}
     states: list[tuple[str, Tensor]] = [
-        ("before", before),
+        *([("before", before)] if before is not None else []),
         ("attn_input", seen[Stream.ATTN_INPUT]),
         ("attn_output", seen[Stream.ATTN_OUTPUT]),
         *([("attn_update", seen[Stream.ATTN_UPDATE])] if behind["attn_output"] else []),
-        *([("middle", middle)] if _reads(adapter, layer, middle, seen[Stream.MLP_INPUT]) else []),
-        ("mlp_input", seen[Stream.MLP_INPUT]),
+        *([("middle", middle)] if middle is not None and _reads(adapter, layer, middle, mlp_input) else []),
+        ("mlp_input", mlp_input),
         ("down_proj_input", inner.values),
         ("mlp_output", seen[Stream.MLP_OUTPUT]),
         *([("mlp_update", seen[Stream.MLP_UPDATE])] if behind["mlp_output"] else []),
