@@ -8,6 +8,8 @@ import polars as pl
 
 from monadnock.findings.manifest import Manifest
 from monadnock.findings.summary_attacks import attacks
+from monadnock.findings.summary_explain import consistency, emergence, implicit_scaling, rotary_offsets
+from monadnock.findings.summary_studies import bos_matters, length_matters
 
 LISTED_ENTRIES = 32  # see table `activations`
 
@@ -50,10 +52,16 @@ def summarise(manifest: Manifest, tables: Tables) -> Summary:
         ("Broken values", _nonfinite, ("nonfinite",)),
         ("Massive layer", _massive_layer, ("massive_weights",)),
         ("Features", _features, ("lifecycles",)),
+        ("Emergence", emergence, ("trace", "contributions")),
         ("Tokens", _tokens, ("activations",)),
         ("Attention sinks", _sinks, ("heads",)),
+        ("Implicit scaling", implicit_scaling, ("scaling",)),
+        ("Rotary offsets", rotary_offsets, ("rotary",)),
+        ("Consistency", consistency, ("consistency",)),
         ("Super weights", _super_weights, ("super_weights",)),
         ("Attacks", attacks, ("effects",)),
+        ("BOS", bos_matters, ("inputs",)),
+        ("Length", length_matters, ("inputs",)),
         ("Norm gains", _norm_gains, ("norm_gains",)),
         ("8-bit weights", _eight_bit, ("weights",)),
         ("Router", _router, ("router", "massive_weights")),
