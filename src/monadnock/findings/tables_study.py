@@ -5,6 +5,7 @@ from monadnock.findings.columns import FEATURE, FLAG, INT, LAYER, REAL, TEXT, TO
 INPUT = (
     ("study", TEXT, "bos, length or attention"),
     ("input", TEXT, "name of the input, as `BOS in the middle`"),
+    ("prompt", TEXT, "its text, without the tokens that the study puts between"),
 )
 
 STUDIES: tuple[Table, ...] = (
@@ -18,11 +19,14 @@ STUDIES: tuple[Table, ...] = (
             TOKEN_ID,
             TOKEN,
             TOKEN_CLASS,
+            ("inserted", FLAG, "whether the study put this token there: BOS, or what stands in for it"),
             ("top1", REAL, "largest |h| of the position behind this layer"),
             FEATURE,
+            ("ratio", REAL, "top1 / median|h| of this layer over the scanned text"),
             ("rms", REAL, "root mean square of h of the position behind this layer"),
-            ("massive", FLAG, "top1 > 100 and > 1000 median|h| of this layer over the scanned text (sun2024)"),
+            ("massive", FLAG, "top1 > 100 and ratio > 1000 (sun2024)"),
             ("attention", REAL, "alpha_j: mean over heads, and over queries that see the key, of A[i, j]"),
+            ("uniform", REAL, "what alpha_j would be if every query gave all the keys it sees the same"),
             ("num_sink_heads", INT, "heads in which alpha_j > 0.3 (gu2025) and that a quarter of the queries see"),
         ),
         verb="study",
