@@ -138,6 +138,68 @@ def test_what_was_planted_is_found_and_nothing_else(folder, family, plan):
     check_lifecycle(run, plan, planted)
     check_activations(run, plan)
     check_sink(run, plan)
+    check_making(run, plan, planted)
+    check_what_the_sink_does(run, plan)
+    check_consistency(run, plan)
+
+
+def check_making(run: Run, plan: Plan, planted: Planted) -> None:
+    """Trace, emergence and contributions: the FFN of the planted layer makes it, that of the end takes it away."""
+    emergence = run.table("emergence")
+    assert emergence["layer"].unique().to_list() == [plan.layer]
+    inner = emergence.filter(state="intermediate")
+    assert inner["feature"].to_list() == plan.rows
+    assert inner["start"].to_list() == pytest.approx(planted.sizes, rel=0.01)
+    assert (inner["ratio"] > 20).all()
+    assert emergence.filter(state="output")["feature"].to_list() == [plan.feature]
+    trace = run.table("trace").filter(layer=plan.layer).sort("step")
+    largest = dict(trace.select("state", "top1").iter_rows())
+    where = dict(trace.select("state", "feature").iter_rows())
+    assert (where["down_proj_input"], where["mlp_output"], where["residual"]) == (plan.rows[0], *[plan.feature] * 2)
+    assert largest["middle"] < 0.01 * largest["mlp_output"]
+    parts = run.table("contributions").sort("layer")
+    assert parts["feature"].unique().to_list() == [plan.feature]
+    sums = parts["before"] + parts["attention"] + parts["mlp"]
+    assert sums.to_list() == pytest.approx(parts["after"].to_list(), rel=1e-4, abs=0.1)
+    made = parts.filter(pl.col("mlp").abs() > 0.5 * abs(planted.total))
+    assert made["layer"].to_list() == [plan.layer] + ([] if plan.end is None else [plan.end])
+    assert made["mlp"][0] == pytest.approx(planted.total, rel=0.05)
+    if plan.end is not None:
+        assert made["mlp"][1] == pytest.approx(-planted.total, rel=0.1)
+
+
+def check_what_the_sink_does(run: Run, plan: Plan) -> None:
+    """Spread, rotary and scaling: the planted dimension aligns queries with the key, and only that head is scaled."""
+    spread = run.table("spread")
+    assert set(spread.select("layer", "head").iter_rows()) == {(plan.sink_layer, plan.head)}
+    first = spread.filter(rank=1).row(0, named=True)
+    assert first["dimension"] == WIDTH // HEADS // 2 - 1
+    assert first["share"] > 0.5
+    assert first["sink_product"] > 5
+    scaling = run.table("scaling")
+    (scaled,) = scaling.filter(pl.col("kind") != "none").to_dicts()
+    assert (scaled["layer"], scaled["head"], scaled["kind"]) == (plan.sink_layer, plan.head, "key")
+    assert scaled["sink_keys"] == 1
+    assert scaling.filter(kind="none")["std"].max() < 1e-6
+    sink = run.table("heads").filter("sink").row(0, named=True)
+    assert scaled["mean"] == pytest.approx(1 - sink["sink_mass"] * (LENGTH - sink["sink_position"]) / LENGTH, abs=1e-4)
+    rotary = run.table("rotary").filter(layer=plan.sink_layer, head=plan.head)
+    if rotary.height:
+        gained = rotary.with_columns(gain=pl.col("sink_contribution") - pl.col("mean_contribution"))
+        assert gained.sort("gain")["feature"][-1] == WIDTH // HEADS // 2 - 1
+        others = run.table("rotary").filter((pl.col("layer") != plan.sink_layer) | (pl.col("head") != plan.head))
+        assert others["sink_contribution"].null_count() == others.height
+
+
+def check_consistency(run: Run, plan: Plan) -> None:
+    """The planted rows and feature are where the massive entries are; the sink only where it is on the start token."""
+    table = run.table("consistency").filter(pl.col("criterion").str.contains("sun2024"))
+    share = {row["outlier_1"] + row["layers"]: row["consistency"] for row in table.to_dicts()}
+    made = 1 if plan.end is None else 0.5  # at the end x_down is massive and h no longer is
+    assert share["activation outliers in x_downsame"] == pytest.approx(100 * made)
+    layers = list(range(plan.layer, plan.end or LAYERS))
+    hit = plan.sink_layer in layers and not plan.on_marker
+    assert share["activation outliers in hsame"] == pytest.approx(100 * hit / (len(layers) * HEADS))
 
 
 def check_massive_weights(run: Run, plan: Plan, planted: Planted) -> None:

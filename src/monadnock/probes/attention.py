@@ -113,6 +113,7 @@ def _heads(stat: AttentionStat, evidence: Evidence) -> list[dict]:
                 "previous_mass": mean[at.PREVIOUS],
                 "self_mass": mean[at.SELF],
                 "local_mass": mean[at.NEAR],
+                "logit_gap": mean[at.GAP],
                 "num_outliers": outliers[head],
             }
         )
