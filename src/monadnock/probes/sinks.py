@@ -65,7 +65,7 @@ def context_share(scaled: Tensor, windows: int) -> Tensor:
     within = ((scaled[1] - windows * mean**2) / (windows - 1)).clamp(min=0).mean(1)
     between = (mean.var(1) - within / windows).clamp(min=0)
     total = within + between
-    return torch.where(total > 1e-12, within / total, float("nan"))
+    return torch.where(total > 1e-6, within / total, float("nan"))  # a spread below 0.001 is none
 
 
 def _scaling(stat: AttentionStates) -> list[dict]:
