@@ -8,7 +8,7 @@ import pytest
 
 import monadnock
 
-HOMES = ["Adapter", "MonadnockError", "Run", "Site", "Stream", "attack", "load", "scan", "verify"]
+HOMES = ["Adapter", "MonadnockError", "Run", "Site", "Stream", "attack", "compare", "load", "scan", "verify"]
 ROOMS = ["evaluation", "interventions"]
 NAMES = sorted(HOMES + ROOMS)
 

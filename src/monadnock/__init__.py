@@ -1,6 +1,6 @@
 """monadnock finds the systematic outliers of a language model and shows how they hang together.
 
-Public names, loaded when first used: `scan`, `attack`, `verify`, `load`, `Adapter`, `Run`, `Site`, `Stream`,
+Public names, loaded when first used: `scan`, `attack`, `verify`, `compare`, `load`, `Adapter`, `Run`, `Site`, `Stream`,
 `MonadnockError`, and the modules `interventions` and `evaluation`.
 
 Example:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from monadnock.findings import Run as Run
     from monadnock.models import Adapter as Adapter
     from monadnock.models import load as load
+    from monadnock.relations.compare import compare as compare
     from monadnock.scanning import scan as scan
     from monadnock.sites import Site as Site
     from monadnock.sites import Stream as Stream
@@ -32,6 +33,7 @@ _HOMES = {
     "Site": "monadnock.sites",
     "Stream": "monadnock.sites",
     "attack": "monadnock.attacking",
+    "compare": "monadnock.relations.compare",
     "load": "monadnock.models",
     "scan": "monadnock.scanning",
     "verify": "monadnock.verifying",
@@ -44,6 +46,7 @@ __all__ = [
     "Site",
     "Stream",
     "attack",
+    "compare",
     "evaluation",
     "interventions",
     "load",
