@@ -27,6 +27,7 @@ from monadnock.report import (
     charts_attention,
     charts_massive,
     charts_router,
+    charts_studies,
     charts_texts,
     charts_weights,
     facts,
@@ -40,6 +41,7 @@ SECTIONS: tuple[Section, ...] = (
     *charts_attacks.SECTIONS,
     *charts_texts.SECTIONS,
     *charts_attention.SECTIONS,
+    *charts_studies.SECTIONS,
     *charts_router.SECTIONS,
     *charts_weights.SECTIONS,
 )
@@ -98,11 +100,11 @@ def render(run: Run) -> str:
     )
 
 
-def fill(sections: Iterable[tuple[Section, list[Block]]], manifest: Manifest, **told: Any) -> str:
+def fill(sections: Iterable[tuple[Any, list[Block]]], manifest: Manifest, **told: Any) -> str:
     """Return a page with these sections as HTML.
 
     Args:
-        sections: each with its blocks; without any, its `empty` sentence stands there.
+        sections: what has a key, title, sentence (`says`) and another for no blocks (`empty`), each with its blocks.
         manifest: where the thresholds are taken from that definitions cite.
         **told: what the template says besides: verb, title, facts, provenance, sentences, missing, and warnings under
             the heading `alarm` with the sentence `so`.
