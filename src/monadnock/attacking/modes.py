@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
+import torch
+
 from monadnock import interventions as change
 from monadnock.attacking.targets import Aim, Targets
 from monadnock.data import Windows
@@ -96,11 +98,27 @@ def _random(setting: Setting) -> Callable[[Aim], list[int]]:
     return lambda aim: change.random_rows(width, setting.k, seed=setting.seed, besides=_top(setting)(aim))
 
 
-def _super(setting: Setting) -> Change:
+def _entries(setting: Setting, pick: Callable[[Setting, Aim], list[tuple[int, int]]]) -> Change:
     adapter, aim = setting.adapter, _only(setting, "super weights")
-    entries = _first(setting, list(setting.targets.entries), f"super weights of layer {aim.layer}")
+    entries = pick(setting, aim)
     said = f"layer {aim.layer}: {' '.join(f'{row},{column}' for row, column in entries)}"
     return Change(lambda: change.scale_weights(adapter, aim.layer, entries, expert=aim.expert), said, aim, aim.layer)
+
+
+def _super_weights(setting: Setting, aim: Aim) -> list[tuple[int, int]]:
+    return _first(setting, list(setting.targets.entries), f"super weights of layer {aim.layer}")
+
+
+def _other_entries(setting: Setting, aim: Aim) -> list[tuple[int, int]]:
+    """Draw entries of W_down, none of which is a listed super weight."""
+    width, listed = setting.adapter.intermediate_size, set(setting.targets.entries)
+    total = setting.adapter.hidden_size * width
+    if setting.k > total - len(listed):
+        raise MonadnockError(f"{setting.k} random entries were asked, but W_down of layer {aim.layer} has {total}.")
+    random, found = torch.Generator().manual_seed(setting.seed), dict.fromkeys(listed)
+    while len(found) < setting.k + len(listed):
+        found[divmod(int(torch.randint(total, (), generator=random)), width)] = None
+    return list(found)[len(listed) :]
 
 
 def _gain(setting: Setting, features: list[int]) -> Change:
@@ -129,9 +147,8 @@ def _other_features(setting: Setting) -> list[int]:
     return change.random_rows(width, setting.k, seed=setting.seed, besides=listed)
 
 
-def _activation(setting: Setting, *, mean: bool) -> Change:
-    adapter, aim, features = setting.adapter, _only(setting, "activations"), _some_features(setting)
-    layer = aim.layer
+def _activation(setting: Setting, features: list[int], *, mean: bool = False) -> Change:
+    adapter, layer = setting.adapter, _only(setting, "activations").layer
 
     @cache
     def means() -> dict[int, float]:
@@ -146,13 +163,29 @@ def _activation(setting: Setting, *, mean: bool) -> Change:
     return Change(enter, said, Aim(layer, None, ()), layer + 1)
 
 
-def _mask(setting: Setting) -> Change:
-    size = setting.windows.ids.shape[1]
+def _activation_all(setting: Setting, features: list[int]) -> Change:
+    adapter, zeros = setting.adapter, dict.fromkeys(features, 0.0)
+
+    def enter() -> AbstractContextManager[None]:
+        return _all([change.set_activations(adapter, layer, zeros) for layer in range(adapter.num_layers)])
+
+    return Change(enter, f"all layers, position 0: {' '.join(map(str, features))}", untouched=1)
+
+
+def _mask(setting: Setting, *, drawn: bool = False, behind: bool = False) -> Change:
+    size, first = setting.windows.ids.shape[1], range(setting.k)
     if setting.k >= size:
         raise MonadnockError(f"k = {setting.k} keys were to be masked, of windows of {size} tokens.")
-    positions = list(range(setting.k))
-    said = f"all layers, positions: {' '.join(map(str, positions))}"
-    return Change(lambda: change.mask_keys(setting.adapter, positions), said)
+    positions = change.random_rows(size, setting.k, seed=setting.seed, besides=first) if drawn else list(first)
+    adapter, start, where = setting.adapter, 0, "all layers"
+    if behind:
+        massive = _only(setting, "layers behind").layer
+        start, where = massive + 1, f"behind layer {massive}"
+        if start == adapter.num_layers:
+            raise MonadnockError(f"No layer of {adapter.source.id} lies {where}; masking keys in all is the mode mask.")
+    layers = range(start, adapter.num_layers)
+    said = f"{where}, positions: {' '.join(map(str, positions))}"
+    return Change(lambda: change.mask_keys(adapter, positions, layers=layers), said, untouched=start)
 
 
 def _prefix(setting: Setting) -> Change:
@@ -171,12 +204,19 @@ _MADE: dict[str, tuple[Callable[[Setting], Change], bool, int]] = {  # how, whet
     "zero": (lambda s: _rows(s, _top(s)), False, 1),
     "retain": (lambda s: _rows(s, _top(s), retain=True), False, 0),
     "random": (lambda s: _rows(s, _random(s)), True, 1),
-    "super": (_super, False, 1),
+    "super": (lambda s: _entries(s, _super_weights), False, 1),
+    "super-random": (lambda s: _entries(s, _other_entries), True, 1),
     "gain": (lambda s: _gain(s, _some_features(s)), False, 1),
     "gain-random": (lambda s: _gain(s, _other_features(s)), True, 1),
-    "activation-zero": (lambda s: _activation(s, mean=False), False, 1),
-    "activation-mean": (lambda s: _activation(s, mean=True), False, 1),
+    "activation-zero": (lambda s: _activation(s, _some_features(s)), False, 1),
+    "activation-random": (lambda s: _activation(s, _other_features(s)), True, 1),
+    "activation-mean": (lambda s: _activation(s, _some_features(s), mean=True), False, 1),
+    "activation-all": (lambda s: _activation_all(s, _some_features(s)), False, 1),
+    "activation-all-random": (lambda s: _activation_all(s, _other_features(s)), True, 1),
     "mask": (_mask, False, 1),
+    "mask-random": (lambda s: _mask(s, drawn=True), True, 1),
+    "mask-behind": (lambda s: _mask(s, behind=True), False, 1),
+    "mask-behind-random": (lambda s: _mask(s, drawn=True, behind=True), True, 1),
     "prefix": (_prefix, False, 1),
 }
 MODES: dict[str, Mode] = {name: Mode(doc, *_MADE[name]) for name, doc in modes.MODES.items()}

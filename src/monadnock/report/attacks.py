@@ -55,11 +55,18 @@ _LOOKS = {
     "retain": (BLUE, "dashed", "square"),
     "random": (GREEN, "dotted", "diamond"),
     "super": (PURPLE, "dotdash", "triangle"),
+    "super-random": (GREEN, "dashed", "inverted_triangle"),
     "gain": (AMBER, "solid", "inverted_triangle"),
     "gain-random": (GREEN, "dotdash", "hex"),
     "activation-zero": (PURPLE, "solid", "star"),
+    "activation-random": (GREEN, "solid", "diamond"),
     "activation-mean": (BLUE, "dotted", "inverted_triangle"),
+    "activation-all": (VERMILION, "dashed", "star"),
+    "activation-all-random": (GREEN, "dashed", "diamond"),
     "mask": (AMBER, "dashed", "triangle"),
+    "mask-random": (GREEN, "dotted", "square"),
+    "mask-behind": (AMBER, "dotdash", "circle"),
+    "mask-behind-random": (GREEN, "dotted", "hex"),
     "prefix": (VERMILION, "dotdash", "square"),
 }
 MODES = {name: Mode(does, *_LOOKS[name]) for name, does in modes.MODES.items()}
