@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monadnock.errors import MonadnockError
-from monadnock.findings.schema import FLAG, INT, REAL, TABLES, TEXT, table
+from monadnock.findings.columns import FLAG, INT, REAL, TEXT
+from monadnock.findings.schema import TABLES, table
 
 each_table = pytest.mark.parametrize("known", TABLES.values(), ids=list(TABLES))
 VALUES = {

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from monadnock.findings import Manifest, Run, schema
 from monadnock.report import write_report
 from monadnock.report.parts import Findings
+from tests.report.explained import explained
 from tests.report.html_page import Page
 
 LAYERS, HEADS, EXPERTS, WINDOWS, LENGTH = 6, 4, 3, 4, 128
@@ -65,6 +66,10 @@ def manifest(**text):
                 "sun2024.magnitude": 100.0,
                 "sun2024.median_ratio": 1000.0,
                 "gu2025.sink_mass": 0.3,
+                "an2025.attention_ratio": 1000.0,
+                "an2025.weight_ratio": 1000.0,
+                "monadnock.column_ratio": 100.0,
+                "monadnock.offset_radius": 3.0,
             },
             "versions": {"torch": "2.13.0"},
             "self_check": {"relative_error": 1e-7, "tolerance": 1e-5, "num_logit_positions": LENGTH},
@@ -135,7 +140,8 @@ def rows(name):
             {"layer": i, "head": h, "kind": rng.choice(["sink", "previous", "self", "local", "broad"]),
              "first_key_mass": rng.random(), "sink_mass": mass, "sink_position": rng.choice([0, 0, 0, 5]),
              "sink_token_class": rng.choice(["start", "delimiter", None]), "sink": mass > 0.3, "entropy": 2.0,
-             "mean_distance": 30.0, "previous_mass": 0.1, "self_mass": 0.2, "local_mass": 0.3, "num_outliers": 0}
+             "mean_distance": 30.0, "previous_mass": 0.1, "self_mass": 0.2, "local_mass": 0.3, "logit_gap": 7.0 + mass,
+             "num_outliers": 0}
             for i, h in grid for mass in [rng.random()]
         ],
         "weights": lambda: [
@@ -170,7 +176,8 @@ def rows(name):
             for j, prompt in enumerate(("<b>Once</b>", "a very long prompt\n" * 30))
         ],
     }  # fmt: skip
-    return make[name]()
+    make |= explained(rng)
+    return make[name]() if name in make else []
 
 
 DATA = "<i>topics</i>, 2 x 64, BOS, 0123abcd"

@@ -33,6 +33,11 @@ def massive_layer(trace: pl.DataFrame) -> int | None:
     return inner["layer"][0] if inner.height else None
 
 
+def massive_features(lifecycles: pl.DataFrame) -> pl.Series:
+    """Return the features that are massive in some layer."""
+    return lifecycles.filter(pl.col("massive").fill_null(False))["feature"].drop_nulls().unique().sort()
+
+
 def ways(contributions: pl.DataFrame) -> pl.DataFrame:
     """Return who makes each feature of the start token and who takes most of it away, one row per feature.
 
