@@ -10,6 +10,7 @@ from monadnock.findings import Manifest, Run, schema
 from monadnock.report import write_report
 from monadnock.report.parts import Findings
 from tests.report.explained import explained
+from tests.report import study_rows
 from tests.report.html_page import Page
 
 LAYERS, HEADS, EXPERTS, WINDOWS, LENGTH = 6, 4, 3, 4, 128
@@ -170,6 +171,8 @@ def rows(name):
             for metric, data, clean in (METRICS if attack["layer"] in (None, 1) else METRICS[:2])
             if attack["mode"] != "mask" or metric == "perplexity"
         ],
+        "inputs": study_rows.inputs,
+        "maps": study_rows.maps,
         "generations": lambda: [
             {**attack, "prompt": prompt, "text": HOSTILE[(i + j) % len(HOSTILE)], "same_tokens": i, "num_tokens": 8}
             for i, attack in enumerate(attacks())

@@ -108,7 +108,7 @@ def _by_layer(subject: str, rows: pl.DataFrame) -> list[Block]:
             meaning("inputs", "top1", "ratio", "massive"),
             token_rows(panels, "layer", "top1", _STATE, sizes, x_label=LAYER_LABEL, dots="massive"),
             (_MASSIVE,),
-            f"Map of tokens and layers. {peak(rows, 'top1', '|h|', 'input', 'token', 'layer')}",
+            f"Map of tokens and layers. {_peak(rows, 'top1', '|h|', 'token', 'layer')}",
         ),
         Block(
             f"{subject}: attention",
@@ -116,7 +116,7 @@ def _by_layer(subject: str, rows: pl.DataFrame) -> list[Block]:
             _ATTENTION,
             token_rows(panels, "layer", "attention", _KEY, _SHARE, x_label=LAYER_LABEL, dots="_half"),
             (_HALF,),
-            f"Map of tokens and layers. {peak(rows, 'attention', 'attention', 'input', 'token', 'layer')}",
+            f"Map of tokens and layers. {_peak(rows, 'attention', 'attention', 'token', 'layer')}",
         ),
     ]
 
@@ -145,7 +145,7 @@ def _lengths(findings: Findings) -> list[Block]:
                 meaning("inputs", "top1", "ratio", "massive"),
                 token_strips(_panels(rows), "top1", shown, sizes, dots="massive", words=words),
                 (_MASSIVE,),
-                f"Strips of tokens. {peak(rows, 'top1', '|h|', 'input', 'token', 'position')}",
+                f"Strips of tokens. {_peak(rows, 'top1', '|h|', 'token', 'position')}",
                 wide=True,
             )
         )
@@ -156,11 +156,17 @@ def _lengths(findings: Findings) -> list[Block]:
                 _ATTENTION,
                 token_strips(_panels(rows), "attention", told, _SHARE, dots="_tenth", words=words),
                 (_TENTH,),
-                f"Strips of tokens. {peak(rows, 'attention', 'attention', 'input', 'token', 'position')}",
+                f"Strips of tokens. {_peak(rows, 'attention', 'attention', 'token', 'position')}",
                 wide=True,
             )
         )
     return blocks
+
+
+def _peak(rows: pl.DataFrame, value: str, unit: str, *by: str) -> str:
+    """Return a sentence naming the largest value, where it is, and in which input."""
+    top = rows.filter(pl.col(value).is_finite()).sort(value, descending=True).head(1)
+    return peak(rows, value, unit, *by) + (f" The input is: {top['input'][0]}." if top.height else "")
 
 
 def _map(subject: str, layer: int, head: int | None, rows: pl.DataFrame) -> Block:
@@ -173,7 +179,7 @@ def _map(subject: str, layer: int, head: int | None, rows: pl.DataFrame) -> Bloc
         meaning("maps", "mass", "head"),
         token_rows(_panels(frame), "key", "mass", shown, _SHARE, x_label="position of the key (0-based)", dots="_dot"),
         (),
-        f"Map of queries and keys. {peak(rows, 'mass', 'attention', 'input', 'query', 'key')}",
+        f"Map of queries and keys. {_peak(rows, 'mass', 'attention', 'query', 'key')}",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from bokeh.models import (
     ColorBar,
     ColumnDataSource,
@@ -156,6 +157,8 @@ def _draw(
     mapper = scale.mapper()
     wide = 0.94 if finite(cells[x]).max() <= LONG else 1
     kept = source(cells.select(list(dict.fromkeys([x, "_y", value, *shown.values()]))))
+    for name in cells.select(cs.string()).columns:
+        kept.data.pop(name, None)  # the text made visible is enough
     fill = {"field": value, "transform": mapper}
     rects = plot.rect(x, "_y", width=wide, height=tall, source=kept, fill_color=fill, line_color=None)
     marked = cells.filter(pl.col(dots).fill_null(False)).select(x, pl.col("_y") + low)
