@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from monadnock.findings import Manifest, Run, schema
 from monadnock.report import write_report
 from monadnock.report.parts import Findings
-from tests.report.explained import explained
 from tests.report import study_rows
+from tests.report.explained import explained
 from tests.report.html_page import Page
 
 LAYERS, HEADS, EXPERTS, WINDOWS, LENGTH = 6, 4, 3, 4, 128
