@@ -108,7 +108,9 @@ Maker = Callable[[Any, str | None, bool | None, Mark], list[Input]]
 KINDS: dict[str, Maker] = {"bos": _bos, "length": _length, "attention": _attention}
 
 
-def make_inputs(kind: str, tokenizer: Any, prompt: str | None, bos: bool | None, mark: Mark) -> list[Input]:
+def make_inputs(
+    kind: str, tokenizer: Any, prompt: str | None, bos: bool | None, mark: Mark, limit: int | None = None
+) -> list[Input]:
     """Make the inputs of a kind of study.
 
     Args:
@@ -117,24 +119,31 @@ def make_inputs(kind: str, tokenizer: Any, prompt: str | None, bos: bool | None,
         prompt: a text in place of the published one.
         bos: whether BOS stands in front, where the kind leaves that open.
         mark: what is put in as BOS.
+        limit: how many tokens the model sees, if that is known.
 
     Raises:
-        MonadnockError: if the kind takes no such prompt or BOS, or an input has no token or more than 256.
+        MonadnockError: if the kind takes no such prompt or BOS, or an input has no token, more than 256, or more than
+            the model sees.
     """
     inputs = KINDS[kind](tokenizer, prompt, bos, mark)
-    for each in inputs:
-        if len(each.ids) > LONGEST:
-            raise MonadnockError(
-                f"The input {each.name!r} has {len(each.ids)} tokens, a map of attention at most {LONGEST}; "
-                "give a shorter prompt."
-            )
+    longest = max(inputs, key=lambda each: len(each.ids))
+    for what, most in (("a map of attention has at most", LONGEST), ("the model sees at most", limit or LONGEST)):
+        if len(longest.ids) > most:
+            do = "study bos or attention" if kind == "length" else "give a shorter prompt"
+            raise MonadnockError(f"The input {longest.name!r} has {len(longest.ids)} tokens, {what} {most}; {do}.")
     return inputs
 
 
 def check_prompt(prompt: str | None) -> None:
-    """Refuse a prompt without a word in it, before anything slow happens."""
-    if prompt is not None and not prompt.strip():
+    """Refuse a prompt without a word in it, or that is no Unicode text, before anything slow happens."""
+    if prompt is None:
+        return
+    if not prompt.strip():
         raise MonadnockError("The prompt is empty; give one sentence or more.")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MonadnockError("The prompt is not UTF-8 text; give it as UTF-8.") from error
 
 
 def _front(tokenizer: Any, bos: bool | None) -> bool:

@@ -91,20 +91,23 @@ def study(
         _check_tables(known)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     _check_places(adapter, layers, heads)
-    start = None if known is None else known.manifest.text.start_token_id
-    make_inputs(kind, adapter.tokenizer, prompt, bos, find_mark(adapter.tokenizer, start))  # refused before a scan
+    _inputs(adapter, kind, prompt, bos, known)  # what cannot be fed is refused before a scan
     if known is None:
         source = {"text": text, "dataset": dataset, "length": length}
         tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens
         run = scan(adapter, out=path, probes=PROBES, tokens=tokens, progress=progress, **source)
     else:
         run = known
-    mark = find_mark(adapter.tokenizer, run.manifest.text.start_token_id)
     with evaluating(adapter.model):
         check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])  # else there are none to compare
         places = _places(adapter, run, layers, heads)
-        _fill(run, adapter, make_inputs(kind, adapter.tokenizer, prompt, bos, mark), places, progress=progress)
+        _fill(run, adapter, _inputs(adapter, kind, prompt, bos, run), places, progress=progress)
     return run
+
+
+def _inputs(adapter: Adapter, kind: str, prompt: str | None, bos: bool | None, run: Run | None) -> list[Input]:
+    mark = find_mark(adapter.tokenizer, None if run is None else run.manifest.text.start_token_id)
+    return make_inputs(kind, adapter.tokenizer, prompt, bos, mark, adapter.context_length)
 
 
 def _fill(run: Run, adapter: Adapter, inputs: list[Input], places: list[Place], *, progress: bool) -> None:
