@@ -94,6 +94,8 @@ def tell(run: Run, kind: str, prompt: str | None) -> None:
     Console().print(grid)
     model = run.manifest.model
     print(f"Heads:  {model.num_layers * model.num_heads} in all; the last quarter of a text cannot be a sink.")
+    if tokens["input"].str.starts_with("no start token").any():
+        print("Note:   the tokenizer has no BOS token; the run's start token stands in for it.")
     print(f"Maps:   {studies.kept(run.table('maps').filter(study=kind))}")
 
 

@@ -75,7 +75,7 @@ def length_matters(manifest: Manifest, tables: Mapping[str, pl.DataFrame]) -> st
     least = max(1, LISTED_SHARE * manifest.model.num_layers * manifest.model.num_heads)
     without = pl.col("input").str.ends_with("no BOS")
     said = []
-    for words, rows in (("without BOS", tokens.filter(without)), ("with BOS in front", tokens.filter(~without))):
+    for words, rows in (("Without BOS", tokens.filter(without)), ("With BOS in front", tokens.filter(~without))):
         inputs = sorted(rows.partition_by("input", maintain_order=True), key=lambda part: part.height)
         if not inputs:
             continue
@@ -83,12 +83,13 @@ def length_matters(manifest: Manifest, tables: Mapping[str, pl.DataFrame]) -> st
         has = {height: row for height, row in sinks.items() if row["sinks"] >= least}
         told = ["no token is a sink of a tenth of the heads"]
         if has:
-            places = _list([str(place) for place in sorted({row["position"] for row in has.values()})])
-            told = [f"the strongest sink is at position {places} ({_counts(has)})"]
+            places = {row["position"] for row in has.values()}
+            told = [f"the strongest sink is at {_positions(places)} ({_counts(has)})"]
             if none := [str(height) for height in sinks if height not in has]:
                 told.append(f"at {_list(none)} tokens there is none")
         massive = {place for part in inputs for place in part.filter(pl.col("massive"))["position"]}
         told.append(f"massive behind layer {shown_layer(manifest, tables)}: {_positions(massive)}")
+        words = words if said else f"w{words[1:]}"  # what follows a topic is small
         said.append(f"{words}, from {inputs[0].height} to {inputs[-1].height} tokens, {'; '.join(told)}.")
     return " ".join(said)
 
