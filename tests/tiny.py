@@ -36,6 +36,7 @@ _TINY: dict[str, dict[str, Any]] = {
     | _ALTERNATING
     | {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12},
     "gemma3_text": _GEMMA | _SLIDING | _ALTERNATING | {"query_pre_attn_scalar": 12},
+    "cohere": _LLAMA | {"logit_scale": 0.5},
     "phi": _LLAMA | {"partial_rotary_factor": 0.5},
     "phi3": _LLAMA | _SLIDING,
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},

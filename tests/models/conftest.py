@@ -19,6 +19,7 @@ from tests.tiny import tiny_model
 LENGTH = 44  # three blocks of queries when a block has 16
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in families()} | {
+    "cohere-normed": ("cohere", {"use_qk_norm": True}),
     "falcon-40b": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "falcon-11b": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}),
     "falcon-rw": ("falcon", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),

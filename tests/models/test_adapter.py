@@ -59,7 +59,11 @@ def test_shapes_agree_with_the_config(adapter):
 def test_matrices_cover_the_layers_parameters(adapter):
     """Every number of a layer's matrices belongs to exactly one part: no part is missing or counted twice."""
     for layer in range(adapter.num_layers):
-        stored = sum(p.numel() for n, p in adapter.layers[layer].named_parameters() if p.dim() > 1 and "bias" not in n)
+        stored = sum(
+            p.numel()
+            for name, p in adapter.layers[layer].named_parameters()
+            if p.dim() > 1 and "bias" not in name and "norm" not in name
+        )
         assert sum(view.read().numel() for _, _, view in adapter.matrices(layer)) == stored
 
 
@@ -98,8 +102,10 @@ def test_gains_are_what_norms_multiply_by(adapter):
     for layer, name, module in norm_modules(adapter):
         gains = adapter.gains(layer, name)
         assert gains is not None and gains.std() > 0.1
-        x = torch.randn(5, len(gains), generator=torch.Generator().manual_seed(1))
-        centred = x - x.mean(-1, keepdim=True) if isinstance(module, nn.LayerNorm) else x
+        weight: torch.Tensor = module.weight  # of Cohere's heads, [head, d_head]
+        gains = gains.view(weight.shape)
+        x = torch.randn(5, *weight.shape, generator=torch.Generator().manual_seed(1))
+        centred = x - x.mean(-1, keepdim=True) if "LayerNorm" in type(module).__name__ else x
         bias = getattr(module, "bias", None)
         expected = centred / centred.pow(2).mean(-1, keepdim=True).sqrt() * gains + (0 if bias is None else bias)
         torch.testing.assert_close(module(x), expected, rtol=1e-3, atol=1e-3)
@@ -156,13 +162,13 @@ def test_positions_lead_to_an_embedding(adapter):
 
 
 def test_rotary_layout(adapter):
-    """A unit query along the first dimension is turned into its partner: half of the turned width away."""
+    """A unit query along the first dimension is turned into its partner: half of the turned width away, or next to it."""
     module = adapter.module(0, adapter.family.attention_module)
     rotate = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
     if adapter.family.rotary == "none":
         assert rotate is None or getattr(adapter.config, "alibi", False)
         return
-    assert rotate is not None and adapter.family.rotary == "half"
+    assert rotate is not None
     kinds = getattr(adapter.config, "layer_types", None)
     position = torch.tensor([[3]])
     query = torch.zeros(1, 1, 1, adapter.d_head)
@@ -172,7 +178,8 @@ def test_rotary_layout(adapter):
     width = {"gpt_neox": 0.5, "phi": 0.5}.get(adapter.family.model_type, 1.0) * adapter.d_head
     width = 0.25 * adapter.d_head if adapter.source.id == "phi-normed" else width
     turned, _ = rotate(query[..., : int(width)], query[..., : int(width)], cos, sin)
-    assert turned.flatten().nonzero().flatten().tolist() == [0, int(width) // 2]
+    partner = 1 if adapter.family.rotary == "interleaved" else int(width) // 2
+    assert turned.flatten().nonzero().flatten().tolist() == [0, partner]
 
 
 def stored_row(adapter: Adapter, role: str, row: int) -> int:

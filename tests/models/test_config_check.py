@@ -161,7 +161,7 @@ def test_an_unknown_model_type_is_refused_with_the_nearest_names():
     with pytest.raises(MonadnockError, match=r"'qwen2_moe' is not a known family.*did you mean qwen2") as error:
         find_family(config)
     assert "docs/families.md" in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(MonadnockError, match="known are falcon, gemma"):
+    with pytest.raises(MonadnockError, match="known are cohere, falcon, gemma"):
         family("xyz")
 
 
@@ -173,7 +173,7 @@ def test_other_kinds_of_model_are_refused(model_type, kind):
         find_family(CONFIG_MAPPING[model_type]())
     message = str(error.value)
     assert message.startswith(f"Model type {model_type!r} {kind}") and "decoder-only" in message
-    assert re.search("known are falcon, .*qwen3", message) and "\n" not in message
+    assert re.search("known are cohere, .*qwen3", message) and "\n" not in message
 
 
 def test_an_encoder_is_refused_when_a_model_is_given():

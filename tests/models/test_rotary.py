@@ -78,7 +78,14 @@ def test_each_kind_of_layer_has_its_own_angles():
 
 @pytest.mark.parametrize(
     ("model_type", "features", "dims"),
-    [("llama", 4, (0, 4)), ("phi", 2, (0, 2)), ("gpt_neox", 2, (0, 2)), ("gpt_oss", 8, (0, 8)), ("falcon", 4, (0, 4))],
+    [
+        ("llama", 4, (0, 4)),
+        ("phi", 2, (0, 2)),
+        ("gpt_neox", 2, (0, 2)),
+        ("gpt_oss", 8, (0, 8)),
+        ("falcon", 4, (0, 4)),
+        ("cohere", 4, (0, 1)),
+    ],
 )
 def test_pairs_of_halves_partial_and_given_once(model_type, features, dims):
     turn = turns_of(adapter_of(model_type))[1]
