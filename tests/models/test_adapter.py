@@ -162,7 +162,7 @@ def test_positions_lead_to_an_embedding(adapter):
 
 
 def test_rotary_layout(adapter):
-    """A unit query along the first dimension is turned into its partner: half of the turned width away, or next to it."""
+    """A unit query along the first dimension is turned into its partner: half of the turned width away, or next."""
     module = adapter.module(0, adapter.family.attention_module)
     rotate = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
     if adapter.family.rotary == "none":
