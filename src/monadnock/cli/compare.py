@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _WIDE = 100  # columns, where there is no terminal to say
 _FEW = 3  # runs beside whose numbers there is room for more
-_RUNS = 6  # columns beside the first run
+_FIRST, _VALUE = 32, 7  # columns that the numbers' names take, and a number
 _PLACES = ("count", "index")  # numbers beside which there is room to say where they are
 
 
@@ -28,13 +28,12 @@ def command(
     out: Annotated[Path, typer.Option(help="file to write")] = Path("compare.html"),
 ) -> None:
     """Compare runs: base and fine-tuned, before and after compression, checkpoints, other families."""
-    from monadnock.relations.compare import compare
-    from monadnock.report.compare import check_free  # here: charts take a second
+    from monadnock.relations.compare import compare  # here: other verbs do not need it
 
     found = compare(*runs)
-    check_free(out)
+    page = found.report(out)  # first, so that a command that fails says nothing else
     print_comparison(found)
-    print(f"Page:   {near(found.report(out))}")
+    print(f"Page:   {near(page)}")
 
 
 def print_comparison(found: "Comparison") -> None:
@@ -50,8 +49,10 @@ def print_comparison(found: "Comparison") -> None:
     _print_pairs(console, told)
     told = lines(found.sides)
     others = range(1, len(found.names))
-    for start in others[::_RUNS]:
-        _print_numbers(console, found.names, told, [0, *others[start - 1 : start - 1 + _RUNS]])
+    widest = max(len(name) for name in found.names)
+    beside = max(1, (console.width - _FIRST) // (max(widest, _VALUE) + 2) - 1)
+    for start in others[::beside]:
+        _print_numbers(console, found.names, told, [0, *others[start - 1 : start - 1 + beside]])
     for name, sentences in found.sentences.items():
         if sentences:
             console.print(f"\n[bold]{escape(name)} against {escape(found.names[0])}[/bold]")

@@ -80,6 +80,10 @@ class Comparison:
         """Count the rows of each table: in both, in one run alone, and those that differ."""
         return compare_join.overview(self.sides)
 
+    def left_out(self) -> pl.DataFrame:
+        """Return the tables that could not be joined: columns table, run and why."""
+        return compare_join.left_out(self.sides)
+
     def report(self, path: str | Path = "compare.html") -> Path:
         """Write the page of this comparison and return its path.
 

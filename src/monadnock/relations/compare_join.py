@@ -53,9 +53,11 @@ class Side:
 
     def _attacks(self, effects: pl.DataFrame) -> pl.DataFrame:
         """Return attacks, seeds averaged, with `where`: the run's own massive layer is the same place in every run."""
-        frame = averaged(effects)
+        frame = averaged(effects).with_columns(where="place")
         rows = self.tables["massive_weights"] if "massive_weights" in self.tables else pl.DataFrame()
-        own = place(rows["layer"][0], rows["expert"][0], None) if rows.height else None
+        if not rows.height:
+            return frame
+        own = place(rows["layer"][0], rows["expert"][0], None)
         return frame.with_columns(where=pl.when(pl.col("place") == own).then(pl.lit(OWN_LAYER)).otherwise("place"))
 
 

@@ -7,7 +7,9 @@ import polars as pl
 from monadnock.findings.manifest import Manifest
 from monadnock.relations.compare_join import MISSING, Side, left_out
 from monadnock.relations.compare_tables import COMPARED
+from monadnock.relations.compare_words import listed
 
+_FEW = 6  # tables that are named
 _DTYPES = "small changes are rounding, and a head near the bound may gain or lose its sink by it"
 _TEXTS = "what was measured over them is not comparable number by number; what was read from the weights is"
 
@@ -44,7 +46,7 @@ def remarks(sides: Sequence[Side]) -> list[str]:
     told += _missing(sides)
     unlike = left_out(sides).filter(~pl.col("why").str.ends_with(MISSING))
     told += [
-        f"Not joined, as {why}: {', '.join(rows['table'])}."
+        f"Not joined, as {why}: {listed(rows['table'].to_list(), _FEW)}."
         for (why,), rows in unlike.group_by("why", maintain_order=True)
     ]
     return [sentence for sentence in told if sentence]
@@ -57,7 +59,7 @@ def _missing(sides: Sequence[Side]) -> list[str]:
         without = tuple(side.name for side in sides if spec.table not in side.tables)
         if without and len(without) < len(sides):
             groups.setdefault(without, []).append(spec.table)
-    return [f"Not measured in {_and(list(names))}: {', '.join(tables)}." for names, tables in groups.items()]
+    return [f"Not measured in {listed(names, len(names))}: {', '.join(tables)}." for names, tables in groups.items()]
 
 
 def _same_folder(sides: Sequence[Side]) -> str:
@@ -90,7 +92,8 @@ def _attack_texts(sides: Sequence[Side]) -> str:
     apart = [side.name for side, texts in zip(sides, seen, strict=True) if texts and seen[0] and not texts & seen[0]]
     if not apart:
         return ""
-    return f"Attacks on {_and(apart)} saw other tokens than those on {sides[0].name}: do not compare perplexities."
+    whose = listed(apart, len(apart))
+    return f"Attacks on {whose} saw other tokens than those on {sides[0].name}: do not compare perplexities."
 
 
 def _thresholds(sides: Sequence[Side]) -> str:
@@ -111,11 +114,7 @@ def _differ(sides: Sequence[Side], what: str, fact: Callable[[Manifest], str], s
         groups.setdefault(fact(side.manifest), []).append(side.name)
     if len(groups) == 1:
         return ""
-    return f"{what} ({'; '.join(f'{_and(names)}: {value}' for value, names in groups.items())}): {so}."
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{what} ({'; '.join(f'{listed(names, len(names))}: {value}' for value, names in groups.items())}): {so}."
 
 
 def _manifests(sides: Sequence[Side]) -> list[Manifest]:

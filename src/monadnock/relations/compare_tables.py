@@ -184,7 +184,7 @@ COMPARED: tuple[Compared, ...] = (
     Compared(
         "weight_outliers",
         ("layer", "expert", "row", "column"),
-        _values("ratio", "weight", "ratio"),
+        _values("ratio", "weight", "column_ratio", "row_ratio"),
         EVERY,
     ),
     Compared(
@@ -228,5 +228,7 @@ COMPARED: tuple[Compared, ...] = (
     Compared("chain", ("link", "metric", "data"), _values("ratio", "before", "after", "control")),
 )
 
-TOLD: tuple[str, ...] = tuple(value.told for spec in COMPARED for value in spec.values if value.told)
+TOLD: dict[str, tuple[Compared, Value]] = {
+    value.told: (spec, value) for spec in COMPARED for value in spec.values if value.told
+}
 BY_NAME: dict[str, Compared] = {compared.table: compared for compared in COMPARED}

@@ -45,7 +45,8 @@ class Curve:
 
 def by_layer(value: pl.Expr, *where: pl.Expr) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Return a function that reduces the rows of each layer that meet all conditions to one value."""
-    return lambda frame: frame.filter(*where, pl.col("layer").is_not_null()).group_by("layer").agg(value=value)
+    known = (pl.col("layer").is_not_null(), *where)
+    return lambda frame: frame.filter(*known).group_by("layer").agg(value=value).sort("layer")
 
 
 def _finite(column: str) -> pl.Expr:
@@ -125,6 +126,15 @@ SINKS = (
         by_layer(_finite("ratio").mean()),
         ("ratio", "sinks", "others"),
         "ratio",
+    ),
+    Curve(
+        "Rotary offset features",
+        "How many rotary features of a head are offset features, mean over the heads of each layer.",
+        "rotary",
+        by_layer(pl.col("offset").sum() / pl.col("head").n_unique()),
+        ("offset",),
+        "features of a head",
+        log=False,
     ),
 )
 WEIGHTS = (

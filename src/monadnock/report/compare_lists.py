@@ -5,12 +5,12 @@ import polars as pl
 from monadnock.relations import compare_numbers
 from monadnock.relations.compare import Comparison
 from monadnock.relations.compare_join import joined, spec_of, together
-from monadnock.relations.compare_tables import TOLD
+from monadnock.relations.compare_tables import TOLD, Value
 from monadnock.relations.compare_words import listed, number, signed, times
 from monadnock.report import attacks as looks
 from monadnock.report import text
 from monadnock.report.compare_lines import over_runs
-from monadnock.report.parts import Block, Cell, Listing, Passage
+from monadnock.report.parts import Block, Cell, Listing, Passage, meaning
 
 MOST = 5  # changes of a kind that are listed
 FEW = 4  # runs from which on numbers are drawn over the runs, as those of a training are
@@ -92,15 +92,17 @@ def _largest(comparison: Comparison, what: str, frame: pl.DataFrame) -> Block:
         "there" if several else others[0],
         *["change"] * numeric,
     )
+    spec, value = TOLD[what]
     rows = []
     for row in frame.to_dicts():
         texts = [*[row["run"]] * several, row["where"], *[row["how"]] * flags, row["before"], row["after"]]
-        rows.append(tuple(map(Cell, (*texts, *[_change(row)] * numeric))))
+        rows.append(tuple(map(Cell, (*texts, *[_change(row, value)] * numeric))))
     says = "The largest that were gained or lost" if flags else "The largest changes" if numeric else "Changes"
     parts = frame.select("run", "how").rows()
     return Block(
         f"{what[:1].upper()}{what[1:]}",
         f"{says} against {first}, at most {MOST} of a run.",
+        meaning(spec.table, *filter(None, (value.column, value.size))),
         body=Listing(
             heads,
             tuple(rows),
@@ -111,10 +113,10 @@ def _largest(comparison: Comparison, what: str, frame: pl.DataFrame) -> Block:
     )
 
 
-def _change(row: dict) -> str:
+def _change(row: dict, value: Value) -> str:
     if row["difference"] is None:
         return ""
-    return times(row["ratio"]) if row["ratio"] > 0 else signed(row["difference"])
+    return times(row["ratio"]) if value.change == "ratio" and row["ratio"] > 0 else signed(row["difference"])
 
 
 def attacks(comparison: Comparison) -> list[Block]:
