@@ -79,7 +79,7 @@ def tell(run: Run, kind: str, prompt: str | None) -> None:
     grid = RichTable(box=None, pad_edge=False, header_style="bold cyan")
     grid.add_column("input, and its tokens\nthat stand out", no_wrap=True)
     after = studies.next_layer(run.manifest, layer)
-    for name in (f"|h| behind\nlayer {layer}", "", f"attention\nin layer {after}", "if\nuniform", "sink of\nheads"):
+    for name in (f"|h| behind\nlayer {layer}", "", f"attention\nin layer {after}", "if\nequal", "sink of\nheads"):
         grid.add_column(name, justify="right" if name else "left", no_wrap=True)
     for each in tokens.partition_by("prompt", "input", maintain_order=True):
         grid.add_row(f"[bold]{escape(each['input'][0])}[/bold]", f"{each.height} token{'s' * (each.height > 1)}")
