@@ -8,6 +8,7 @@ import polars as pl
 
 from monadnock.findings.manifest import Manifest
 from monadnock.findings.summary_attacks import attacks
+from monadnock.findings.summary_chain import chain
 from monadnock.findings.summary_explain import consistency, emergence, implicit_scaling, rotary_offsets
 from monadnock.findings.summary_studies import bos_matters, length_matters
 
@@ -60,6 +61,7 @@ def summarise(manifest: Manifest, tables: Tables) -> Summary:
         ("Consistency", consistency, ("consistency",)),
         ("Super weights", _super_weights, ("super_weights",)),
         ("Attacks", attacks, ("effects",)),
+        ("Chain", chain, ("chain",)),
         ("BOS", bos_matters, ("inputs",)),
         ("Length", length_matters, ("inputs",)),
         ("Norm gains", _norm_gains, ("norm_gains",)),

@@ -203,13 +203,20 @@ EXPLAINED: tuple[Table, ...] = (
 CHAIN: tuple[Table, ...] = (
     Table(
         "chain",
-        "One row per link from the massive weights to the sinks and metric: what happens when the link is cut, and "
-        "when as much is cut at random.",
+        "One row per link from massive weights to predictions, way to cut it, and metric: what happens when the link "
+        "is cut, and when as much is cut at random.",
         (
             ("step", INT, "0 for the first link"),
-            ("link", TEXT, "which cause and which effect are tested"),
-            ("intervention", TEXT, "what was changed, with its targets"),
-            ("metric", TEXT, "top1_h, sink_share, implicit_scaling or perplexity: see docs/attack.md"),
+            ("link", TEXT, "which cause and which effect are tested, as `massive activation -> sinks`"),
+            ("intervention", TEXT, "what was done to the cause, in words; null where the link was not tested"),
+            ("mode", TEXT, "the mode of attack that does it: see docs/attack.md"),
+            ("k", INT, "to how many rows, weights, features or positions"),
+            ("targets", TEXT, "to which, as in effects"),
+            (
+                "metric",
+                TEXT,
+                "start_h, top1_h, sink_share, implicit_scaling or perplexity: see docs/explain.md",
+            ),
             ("data", TEXT, "the text as `source, windows x length, BOS, first digits of its hash`"),
             ("before", REAL, "the metric of the clean model"),
             ("after", REAL, "the metric with the link cut"),
@@ -217,6 +224,7 @@ CHAIN: tuple[Table, ...] = (
             ("control_min", REAL, "smallest over draws"),
             ("control_max", REAL, "largest over draws"),
             ("num_controls", INT, "how many draws"),
+            ("note", TEXT, "what else is to be known, or why the link was not tested"),
         ),
         verb="explain",
     ),

@@ -1,0 +1,5 @@
+"""Explanations: every link of the causal chain cut on the model at hand, beside as much cut at random."""
+
+from monadnock.explaining.running import explain
+
+__all__ = ["explain"]

@@ -1,0 +1,77 @@
+"""What is measured while a link is cut: the effects of an attack, and the start token fed alone."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+from torch import Tensor
+
+from monadnock.attacking.cells import Cell, label, make_cells, part_name
+from monadnock.attacking.measures import CleanStates, Measure, Predictions, TheChain
+from monadnock.attacking.modes import Change
+from monadnock.data import Windows
+from monadnock.explaining.cutting import Plan
+from monadnock.findings import Run
+from monadnock.findings.modes import CONTROLS
+from monadnock.models import Adapter
+from monadnock.models.start import start_states
+
+Values = dict[str, float]
+
+
+class Bench:
+    """Makes attacks ready and measures them; what the run has already is read from there.
+
+    Attributes:
+        data: the text in words, as it stands in tables.
+        clean_cell: no attack.
+        cells: by mode, the attack and then its controls, each on as many targets as the plan says.
+    """
+
+    def __init__(self, adapter: Adapter, run: Run, plan: Plan, windows: Windows, controls: int):
+        self.adapter, self.run, self.plan, self.data = adapter, run, plan, label(windows)
+        self.cells: dict[str, list[Cell]] = {}
+        self.clean_cell: Cell
+        for cut in plan.cuts:
+            one = make_cells(adapter, plan.targets, windows, [cut.mode], [cut.k], 1)
+            drawn = make_cells(adapter, plan.targets, windows, [CONTROLS[cut.mode]], [cut.k], controls)
+            self.clean_cell, self.cells[cut.mode] = one[0], [*one[1:], *drawn[1:]]
+        clean = CleanStates(
+            adapter, windows, [cell.change for cells in self.cells.values() for cell in cells if cell.change]
+        )
+        self._parts: tuple[tuple[Measure, str], ...] = (
+            (Predictions(clean, self.data), "perplexity"),
+            (TheChain(clean, self.data), "chain"),
+        )
+
+    def missing(self, cells: Sequence[Cell]) -> int:
+        """Return how many steps of measuring are left."""
+        return sum(
+            measure.steps for cell in cells for measure, part in self._parts if not self._has(cell, measure, part)
+        )
+
+    def _has(self, cell: Cell, measure: Measure, part: str) -> bool:
+        return self.run.has("effects", part_name(cell, measure, part))
+
+    def effects(self, cell: Cell, step: Callable[[], None]) -> Values:
+        """Return the metrics under an attack; what is not on disk yet is measured, and written at once."""
+        values: Values = {}
+        for measure, part in self._parts:
+            name = part_name(cell, measure, part)
+            if not self.run.has("effects", name):
+                rows = measure.run(cell.change, [part], step)[part]
+                first = self.run.part("effects", part_name(self.clean_cell, measure, part)) if cell.change else None
+                clean = {row["metric"]: row["value"] for row in rows if first is None}
+                if first is not None:
+                    clean = dict(first.select("metric", "value").rows())
+                self.run.add("effects", name, [cell.columns | row | {"baseline": clean[row["metric"]]} for row in rows])
+            values |= dict(self.run.part("effects", name).select("metric", "value").rows())
+        return values
+
+    def sizes(self, change: Change | None) -> Tensor:
+        """Return |h| of the start token fed alone, [layer, d_model]."""
+        with nullcontext() if change is None else change.enter():
+            return start_states(self.adapter, self.plan.targets.start_token).residual.abs()
+
+    def start(self, sizes: Tensor) -> float:
+        """Return the largest |h| of the start token, median over the layers in which a massive feature lives."""
+        return float(sizes[list(self.plan.alive)].amax(1).median())
