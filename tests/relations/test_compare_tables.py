@@ -1,5 +1,8 @@
 """What is declared about tables holds: their columns exist, their keys name one row, and no table is forgotten."""
 
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -61,3 +64,18 @@ def test_keys_name_one_row_of_a_scan(scanned, name):
 
 def test_synthetic_tables_are_not_empty():
     assert [name for name, frame in frames().items() if not frame.height] in ([], ["chain"])
+
+
+@pytest.mark.parametrize("spec", COMPARED, ids=lambda spec: spec.table)
+def test_what_is_joined_is_documented(spec):
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{spec.table}` \| (.*) \| (.*) \|$", page, re.M)
+    assert [re.findall(r"`(\w+)`", cell) for cell in row] == [
+        list(spec.keys),
+        [value.column for value in spec.values],
+    ]
+
+
+def test_what_is_not_joined_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in NOT_COMPARED)

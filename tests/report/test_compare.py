@@ -9,7 +9,7 @@ from monadnock import MonadnockError, compare
 from monadnock.findings import table
 from monadnock.relations.compare_tables import BY_NAME, TOLD
 from monadnock.report.compare import CHAPTERS, render, write_comparison
-from monadnock.report.compare_charts import ACTIVATIONS, SINKS, WEIGHTS, Curve
+from monadnock.report.compare_charts import ACTIVATIONS, ROTARY, SINKS, WEIGHTS, Curve
 from monadnock.report.compare_lines import look, run_lines
 from monadnock.report.page import write_report
 from tests.relations.runs import frames, write
@@ -18,7 +18,7 @@ from tests.report.html_page import Page
 from tests.report.test_page import PAGE_TAGS
 
 SETS = st.sets(st.sampled_from(sorted(BY_NAME)))
-CURVES = (*ACTIVATIONS, *SINKS, *WEIGHTS)
+CURVES = (*ACTIVATIONS, *SINKS, *ROTARY, *WEIGHTS)
 
 
 def changed(tables, factor=2.0):

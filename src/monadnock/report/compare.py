@@ -44,6 +44,12 @@ CHAPTERS = (
         lambda found: compare_charts.curves(found, compare_charts.SINKS) + compare_charts.sink_maps(found),
     ),
     Chapter(
+        "rotary",
+        "Rotary offsets",
+        "How many pairs of dimensions of queries and keys act as an offset of the logits.",
+        lambda found: compare_charts.curves(found, compare_charts.ROTARY),
+    ),
+    Chapter(
         "weights",
         "Weights",
         "Which layers hold weights and gains far above their neighbours.",

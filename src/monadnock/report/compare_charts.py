@@ -127,6 +127,8 @@ SINKS = (
         ("ratio", "sinks", "others"),
         "ratio",
     ),
+)
+ROTARY = (
     Curve(
         "Rotary offset features",
         "How many rotary features of a head are offset features, mean over the heads of each layer.",
