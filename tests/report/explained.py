@@ -2,6 +2,11 @@
 
 import math
 
+from hypothesis import strategies as st
+
+from monadnock.findings.columns import FLAG, INT, REAL, TEXT
+from monadnock.findings.schema import table
+
 LAYERS, HEADS, DIMS = 6, 4, 8
 PAIRS = DIMS // 2
 STATES = (
@@ -88,3 +93,33 @@ def explained(rng):
             for i, h in heads for f in range(PAIRS) for offset in [f == 3 or (i, h, f) == (1, 1, 2)]
         ],
     }  # fmt: skip
+
+
+TEXTS = {
+    "state": [*STATES, "attn_update", "mlp_update", "gate", "up", "activation", "intermediate", "output", "odd"],
+    "kind": ["none", "key", "learned", "gate", "key+gate", "odd"],
+    "outlier_1": [*KINDS, "odd"],
+    "outlier_2": [*KINDS, "attention outliers in A", "odd"],
+    "dimension": ["feature", "sequence", "odd"],
+    "criterion": ["an2025", "column_ratio+sun2024+gu2025", "odd"],
+    "layers": ["same", "next", "odd"],
+}
+
+
+def any_rows(name):
+    """Return a strategy of lists of rows of a table as no scan writes them."""
+    values = {
+        INT: st.sampled_from([None, 0, 1, 2, 5]),
+        REAL: st.one_of(st.none(), st.floats(), st.sampled_from([0.0, 0.5, 1e308, -1e308])),
+        FLAG: st.sampled_from([None, True, False]),
+    }
+    row = {
+        column: values[dtype] if dtype != TEXT else st.sampled_from([None, "", *TEXTS[column]])
+        for column, dtype, _ in table(name).columns
+    }
+    return st.lists(st.fixed_dictionaries(row), max_size=8)
+
+
+def any_explained():
+    """Return a strategy of the tables that explain outliers, each with rows as no scan writes them."""
+    return st.fixed_dictionaries({name: any_rows(name) for name in explained(None)})

@@ -23,13 +23,21 @@ def finite(table: pl.DataFrame, *columns: str) -> pl.DataFrame:
     )
 
 
+def median(column: pl.Series) -> float | None:
+    """Return the median of the finite numbers of a column; None if there is none."""
+    found = column.cast(pl.Float64)
+    middle = found.filter(found.is_finite().fill_null(False)).median()
+    return middle if isinstance(middle, float) else None
+
+
 def massive_layer(trace: pl.DataFrame) -> int | None:
     """Return the massive layer as `massive_weights` has it: the largest |x_down| up to the peak of the largest |h|."""
     states = finite(trace, "top1").drop_nulls("layer")
     residual = states.filter(pl.col("state") == "residual").sort("top1", descending=True, maintain_order=True)
     inner = states.filter(pl.col("state") == "down_proj_input").sort("top1", descending=True, maintain_order=True)
     if residual.height:
-        inner = inner.filter(pl.col("layer") <= residual["layer"][0])
+        early = inner.filter(pl.col("layer") <= residual["layer"][0])
+        inner = early if early.height else inner
     return inner["layer"][0] if inner.height else None
 
 
@@ -98,11 +106,11 @@ def scaled(scaling: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     if not heads.height:
         return heads, ""
     varying = finite(heads, "p10", "p90").filter(pl.col("p90") - pl.col("p10") > VARIES)
-    share = finite(varying, "context_share")["context_share"].median()
+    share = median(varying["context_share"])
     count = f"in {varying.height} of {heads.height} such heads S varies by more than {VARIES:g} between queries"
     if 2 * varying.height < heads.height:
         return heads, f"it is close to a constant: only {count}"
-    if not isinstance(share, float):
+    if share is None:
         return heads, f"it is no constant: {count}; one window cannot tell whether it follows the context"
     how = "follows the context" if share >= FOLLOWS else "goes mostly by the position"
     return heads, (
@@ -195,7 +203,7 @@ def rotary_offsets(_manifest: Manifest, tables: Tables) -> str:
     if chosen.height:
         counts = chosen["feature"].value_counts().sort("count", "feature", descending=[True, False]).head(3)
         heads = [f"{feature} ({count})" for feature, count in counts.rows()]
-        said += f"; in {chosen.height} heads with a sink, the sink stands out most often by feature {_list(heads)}"
+        said += f"; in {_heads(chosen.height)} with a sink, the sink stands out most often by feature {_list(heads)}"
     return f"{said}."
 
 
@@ -225,6 +233,10 @@ def consistency(_manifest: Manifest, tables: Tables) -> str:
 
 def _short(name: str) -> str:
     return next((short for part, short in _SHORT.items() if part in name), name)
+
+
+def _heads(number: int) -> str:
+    return f"{number:,} head{'s' * (number != 1)}"
 
 
 def _number(value: float) -> str:

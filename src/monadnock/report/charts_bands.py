@@ -14,7 +14,8 @@ from monadnock.report.theme import GREY, VERMILION
 
 def bands(findings: Findings) -> list[Block]:
     """Draw the largest |q| and |k| of every dimension (maps, log), with halves and the first slow feature marked."""
-    table = findings["bands"].drop_nulls(["layer", "dimension"]).unique(["layer", "dimension"], keep="first")
+    place = ["layer", "dimension"]
+    table = findings["bands"].drop_nulls(place).unique(place, keep="first", maintain_order=True)
     marks = _marks(table, findings["rotary"])
     blocks = []
     for column, name in (("q_max", "query"), ("k_max", "key")):

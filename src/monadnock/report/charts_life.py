@@ -12,6 +12,7 @@ from monadnock.report.lines import layer_range
 from monadnock.report.logs import signed_log, signed_ticks
 from monadnock.report.parts import Block, Findings, Key, Section, meaning
 from monadnock.report.source import extent, hover, peak, source
+from monadnock.report.source import finite as numbers
 from monadnock.report.theme import BLUE, GREY, LAYER_LABEL, VERMILION, blank, whole_numbers
 
 _STEPS = ("gate", "up", "activation", "intermediate", "output")
@@ -24,7 +25,7 @@ def life(findings: Findings) -> list[Block]:
     """Draw how the massive layer's FFN makes it, and what attention and FFN add to the largest features (signed)."""
     table = findings["contributions"]
     found, massive = ways(table), massive_features(findings["lifecycles"])
-    blocks = _emergence(findings["emergence"])
+    blocks = _emergence(findings)
     chosen = found.filter(pl.col("feature").is_in(massive.implode())).head(_FEATURES)
     for way in (chosen if chosen.height else found.head(1)).iter_rows(named=True):
         rows = finite(table, "layer", "before", "attention", "mlp", "after").filter(pl.col("feature") == way["feature"])
@@ -34,9 +35,9 @@ def life(findings: Findings) -> list[Block]:
     return blocks
 
 
-def _emergence(table: pl.DataFrame) -> list[Block]:
+def _emergence(findings: Findings) -> list[Block]:
     """Compare the start token with other tokens, state by state, for the first features of each state."""
-    table = table.drop_nulls(["layer", "state", "feature"]).filter(pl.col("state").is_in(_STEPS))
+    table = findings["emergence"].drop_nulls(["layer", "state", "feature"]).filter(pl.col("state").is_in(_STEPS))
     table = table.unique(["state", "feature"], keep="first", maintain_order=True)
     first = pl.int_range(pl.len()).over("state")
     table = table.filter(first < _FEATURES).sort(
@@ -53,7 +54,8 @@ def _emergence(table: pl.DataFrame) -> list[Block]:
     state = pl.col("state").replace("intermediate", "x_down")
     listed = table.select(state, "feature", pl.col("start").alias("start token"), "others", "ratio")
     notes = (*meaning("emergence", "state", "start", "others", "ratio"), "Source: an2025, figure 7.")
-    says = f"How the FFN of {place} makes the massive activation: |value| of the start token against other tokens."
+    what = "the massive activation" if findings["massive_weights"]["massive"].any() else "its largest activation"
+    says = f"How the FFN of {place} makes {what}: |value| of the start token against other tokens."
     return [
         Block(
             "Emergence in the FFN",
@@ -94,19 +96,20 @@ def _feature(rows: pl.DataFrame, way: dict) -> list[Block]:
 
 
 def _bars(rows: pl.DataFrame, *, signed: bool) -> figure:
-    columns = ("attention", "mlp", "after")
-    data = source(rows.select("layer", "before", *columns))
+    data = source(rows.select("layer", "before", "attention", "mlp", "after"))
+    drawn = {name: numbers(rows[name]) for name in ("attention", "mlp", "after")}
     if signed:
-        data.data.update({name: signed_log(data.data[name]) for name in columns})
-    values = np.concatenate([data.data[name] for name in columns] + [np.zeros(1)])
-    low, high = extent(values)
+        drawn = {name: signed_log(values) for name, values in drawn.items()}
+    low, high = extent(np.concatenate([*drawn.values(), np.zeros(1)]))
     plot = blank(layer_range(rows), (low, high), x_label=LAYER_LABEL, y_label="value of the feature", height=300)
     whole_numbers(plot.xaxis[0])
     if signed:
         signed_ticks(plot, low, high)
     plot.add_layout(Span(location=0, dimension="width", line_color=GREY, line_width=1))
-    layers = data.data["layer"]
-    data.data.update({"_attention": layers - 0.2, "_mlp": layers + 0.2, "_left": layers - 0.5, "_right": layers + 0.5})
+    for name, shift in (("_attention", -0.2), ("_mlp", 0.2), ("_left", -0.5), ("_right", 0.5)):
+        data.data[name] = numbers(rows["layer"]) + shift
+    for name, values in drawn.items():
+        data.data[name] = values
     plot.line("layer", "after", source=data, color=GREY, line_width=2)
     plot.scatter("layer", "after", source=data, color=GREY, size=4)
     for name, colour in (("attention", BLUE), ("mlp", VERMILION)):

@@ -140,7 +140,7 @@ def _angle(found: pl.DataFrame) -> Block:
 
 
 def _none(table: pl.DataFrame) -> Block:
-    says = f"None of {text.count(table.height, 'rotary feature')} of heads is an offset feature."
+    says = f"There is no offset feature among {text.count(table.height, 'rotary feature')} of heads."
     return Block("No offset features", says, (*meaning("rotary", "offset"), DERIVED))
 
 

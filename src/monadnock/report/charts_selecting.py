@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 from bokeh.models import Span
 
-from monadnock.findings.summary_explain import finite, selecting
+from monadnock.findings.summary_explain import finite, median, selecting
 from monadnock.report import text
 from monadnock.report.bars import bars
 from monadnock.report.charts_rotary import DERIVED
@@ -30,9 +30,9 @@ def spread(findings: Findings) -> list[Block]:
     table = findings["spread"].drop_nulls(["layer", "head", "dimension"])
     if not table.height:
         return []
-    bands = findings["bands"].drop_nulls(["layer", "dimension"]).unique(["layer", "dimension"], keep="first")
-    places = bands.select("layer", "dimension", "feature", "half")
-    table = table.join(places, ["layer", "dimension"], how="left", maintain_order="left")
+    place = ["layer", "dimension"]
+    bands = findings["bands"].drop_nulls(place).unique(place, keep="first", maintain_order=True)
+    table = table.join(bands.select(*place, "feature", "half"), place, how="left", maintain_order="left")
     table = table.with_columns(
         pair=pl.format("rotary feature {}", "feature").fill_null(pl.format("dimension {}", "dimension")),
         half=pl.col("half").replace_strict({0: "first of its pair", 1: "second of its pair"}, default="not turned"),
@@ -41,18 +41,20 @@ def spread(findings: Findings) -> list[Block]:
     counted = table.group_by("pair", "dimension", "half").agg(
         heads=pl.len(), first=(pl.col("rank") == 1).sum(), share=pl.col("share").median()
     )
-    order = counted.group_by("pair").agg(_all=pl.col("heads").sum(), _dims=pl.col("dimension").sort())
+    order = counted.group_by("pair").agg(_all=pl.col("heads").sum(), _dims=pl.col("dimension").unique().sort())
     order = order.sort("_all", "pair", descending=[True, False])
     dims = pl.col("_dims").cast(pl.List(pl.String)).list.join(" and ")
     name = pl.format("{} ({})", dims, pl.col("pair").str.replace("rotary ", ""))
     order = order.with_columns(name=pl.when(pl.col("pair").str.starts_with("rotary")).then(name).otherwise("pair"))
     counted = counted.join(order.head(_DIMENSIONS), "pair")
-    counted = counted.sort("_all", "pair", "half", descending=[True, False, False])
+    counted = counted.sort("_all", "pair", "half", "dimension", descending=[True, False, False, False])
     total = table.select("layer", "head").n_unique()
     says = (
         f"In how many of {text.count(total, 'head')} with a sink a dimension is among the four that most align queries "
-        "with the sink; both dimensions of a rotary pair stand in one bar."
+        "with the sink."
     )
+    if table["feature"].drop_nulls().len():
+        says += " Both dimensions of a rotary pair stand in one bar."
     if order.height > _DIMENSIONS:
         says += f" {order.height - _DIMENSIONS} rarer bars are left out."
     notes = (*meaning("spread", "dimension", "sink_product", "mean_product", "share"), "Source: an2025, figure 8.")
@@ -119,7 +121,7 @@ def _kept(chosen: pl.DataFrame, num_layers: int) -> list[Block]:
         if part.height:
             points(plot, part, "kept", colour, {"layer": "layer", "head": "head", "feature": "feature"} | _LABELS)
             keys.append(Key(f"selected by {name}", colour, "dot"))
-            kept, sink, mean = (text.number(part[column].median()) for column in _LABELS.values())
+            kept, sink, mean = (text.number(median(part[column])) for column in _LABELS.values())
             told.append(
                 f"In {text.count(part.height, 'head')} {name} selects the sink: its key has {kept} of the mean key's "
                 f"radius there, and its logit gets {sink}, that of the mean key {mean}."

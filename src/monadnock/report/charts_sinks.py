@@ -4,7 +4,7 @@ import polars as pl
 from bokeh.models import Span
 from bokeh.plotting import figure
 
-from monadnock.findings.summary_explain import finite, scaled
+from monadnock.findings.summary_explain import finite, median, scaled
 from monadnock.report import text
 from monadnock.report.lines import Line, layer_lines, points
 from monadnock.report.maps import layer_map
@@ -112,7 +112,7 @@ def _values(heads: pl.DataFrame, num_layers: int) -> list[Block]:
     )
     says = (
         f"In {small} of {text.count(sinks.height, 'head')} with a sink, the sink's value is smaller than the mean: "
-        f"{text.number(sinks['value_ratio'].median())} of it in the median head."
+        f"{text.number(median(sinks['value_ratio']))} of it in the median head."
     )
     alt = f"Dots over layers. {peak(sinks, 'value_ratio', 'ratio', 'layer', 'head')}"
     return [Block("Value of the sink", says, meaning("scaling", "value_ratio"), plot, keys, alt)]
@@ -132,7 +132,7 @@ def _zero_update(table: pl.DataFrame) -> list[Block]:
     below = (known["ratio"] < 1).sum()
     says = (
         f"Attention writes less at sinks than elsewhere in {below} of {text.count(known.height, 'layer')} with a sink: "
-        f"{text.number(known['ratio'].median())} of it in the median layer. Layers without a sink have no dot."
+        f"{text.number(median(known['ratio']))} of it in the median layer. Layers without a sink have no dot."
     )
     keys = (lines[0].key, Key("as much as elsewhere", GREY, "dotted"))
     alt = f"Line over layers. {peak(frame, 'ratio', 'ratio', 'layer')}"

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from monadnock.findings.summary_explain import massive_features, massive_layer
+from monadnock.findings.summary_explain import finite, massive_features, massive_layer
 from monadnock.report.ladders import Mark, ladder
 from monadnock.report.parts import Block, Findings, Section, meaning
 from monadnock.report.source import peak
@@ -34,6 +34,8 @@ def trace(findings: Findings) -> list[Block]:
     """Draw the largest three and the median |value| of the start token's states in the order in which they are made."""
     states = findings["trace"].drop_nulls(["layer", "state"]).sort("layer", "step")
     known = set(states["layer"])
+    if not finite(states, "top1").height:
+        return [Block("No states", "No state of the start token is finite.", meaning("trace", "state", "top1"))]
     return [
         _stage(states.filter(pl.col("layer").is_in(layers)), title, says, wide=place == 0)
         for place, (title, says, layers) in enumerate(_stages(findings, states))
@@ -48,9 +50,10 @@ def _stages(findings: Findings, states: pl.DataFrame) -> list[tuple[str, str, li
     layer = massive_layer(states)
     if layer is not None:
         layers = list(range(max(layer - _AROUND, 0), layer + _AROUND + 1))
-        found.append(
-            (f"Massive layer {layer}", "The states of the start token around the massive layer (oh2024)", layers)
-        )
+        there = findings["massive_weights"]["massive"].any()
+        title = f"Massive layer {layer}" if there else f"Layer {layer}, where |x_down| is largest"
+        says = "around the massive layer (oh2024)" if there else "around that layer; no activation is massive (sun2024)"
+        found.append((title, f"The states of the start token {says}", layers))
         drawn |= set(layers)
     lives = findings["lifecycles"].drop_nulls("feature")
     lives = lives.filter(pl.col("feature").is_in(massive_features(lives).implode())).sort(
@@ -94,7 +97,7 @@ SECTIONS = (
         "The start token's states, one by one",
         "Which state of the start token first has the massive activation, and which takes it away.",
         ("trace",),
-        "The table has no rows: no state of the start token was kept.",
+        "The table has no rows: the start token was not traced.",
         trace,
     ),
 )

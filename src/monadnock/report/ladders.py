@@ -63,12 +63,12 @@ def ladder(
     log_x(plot)
     plot.ygrid.visible = False
     data = source(frame)
-    data.data.update({mark.column: row for mark, row in zip(marks, values, strict=True)})
+    for mark, row in zip(marks, values, strict=True):
+        data.data[mark.column] = row
     there = np.isfinite(values)
-    data.data["_least"] = np.where(there, values, np.inf).min(0, initial=np.inf)
-    data.data["_most"] = np.where(there, values, -np.inf).max(0, initial=-np.inf)
-    for end in ("_least", "_most"):
-        data.data[end] = np.where(there.any(0), data.data[end], np.nan)
+    least, most = np.where(there, values, np.inf).min(0), np.where(there, values, -np.inf).max(0)
+    data.data["_least"] = np.where(there.any(0), least, np.nan)
+    data.data["_most"] = np.where(there.any(0), most, np.nan)
     plot.segment("_least", rung, "_most", rung, source=data, color=GREY, line_alpha=0.5)
     for mark in marks:
         plot.scatter(mark.column, rung, source=data, size=8, color=mark.colour)

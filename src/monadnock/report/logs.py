@@ -23,7 +23,7 @@ def signed_log(values: np.ndarray) -> np.ndarray:
         >>> signed_log(np.array([-1000.0, 0.5, 10.0])).tolist()
         [-4.0, 0.5, 2.0]
     """
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         beyond = np.sign(values) * (1 + np.log10(np.abs(values)))
     return np.where(np.abs(values) <= 1, values, beyond)
 
