@@ -36,6 +36,7 @@ class Cut:
     """One way to cut a link, with what was measured of it.
 
     Attributes:
+        mode, k, targets: the attack that cuts it; None where the link was not tested.
         words: what was done; empty where the link was not tested.
         effect: the metric that decides, where it was measured.
         proof: the metric that shows whether the cause is away, where there is one.
@@ -45,6 +46,7 @@ class Cut:
 
     def __init__(self, link: Link, rows: list[dict]):
         found = {row["metric"]: row for row in reversed(rows)}
+        self.mode, self.k, self.targets = (rows[0][name] for name in ("mode", "k", "targets"))
         self.words: str = rows[0]["intervention"] or ""
         self.effect = _measured(found.get(link.metrics[0]))
         self.proof = _measured(found.get(link.proof))
@@ -139,7 +141,7 @@ def _whole(cause: str, links: list[tuple[Link, list[Cut]]]) -> str:
     told = []
     for link, cut, verdict in tested:
         done = f"with {cut.words}, " if several else ""
-        told.append(f"{done}{_numbers(cut, verdict)} ({_reason(verdict)}{_against(link, verdict)})")
+        told.append(f"{done}{_numbers(cut, verdict, drawn=False)} ({_reason(verdict)}{_against(link, verdict)})")
     return f"All the way down from the {cause}: {'; '.join(told)}." if told else ""
 
 
@@ -151,18 +153,18 @@ def _reason(verdict: Verdict) -> str:
     return f"{verdict.word}: {verdict.why}" if verdict.why else verdict.word
 
 
-def _numbers(cut: Cut, verdict: Verdict) -> str:
-    """Tell the metric that decides, with its controls; before it, where nothing was decided, what shows the cause."""
+def _numbers(cut: Cut, verdict: Verdict, *, drawn: bool = True) -> str:
+    """Tell the metric that decides, and its controls if `drawn`; before it, where it decides nothing, the cause."""
     seen = [cut.proof if verdict.word == OPEN else None, cut.effect]
-    return " and ".join(_from_to(found) for found in seen if found is not None)
+    return " and ".join(_from_to(found, drawn) for found in seen if found is not None)
 
 
-def _from_to(found: Measured) -> str:
+def _from_to(found: Measured, drawn: bool) -> str:
     before, after, low, high = (
         number(value, found.metric) for value in (found.before, found.after, found.low, found.high)
     )
-    drawn = low if low == high else f"{low} to {high}"
-    return f"{METRICS.get(found.metric, found.metric)} goes from {before} to {after}, at random {drawn}"
+    told = f"{METRICS.get(found.metric, found.metric)} goes from {before} to {after}"
+    return told + f", at random {low if low == high else f'{low} to {high}'}" * drawn
 
 
 def number(value: float | None, metric: str) -> str:

@@ -1,0 +1,150 @@
+"""Section on the causal chain: the paragraph, every link with its numbers, and each metric clean, cut and at random."""
+
+import math
+
+import polars as pl
+
+from monadnock.findings.chain_links import GONE, LINKS, TOUCHED, Link
+from monadnock.findings.summary_chain import Cut, find_cuts, paragraph, texts
+from monadnock.report import attacks, text
+from monadnock.report.attacks import Metric
+from monadnock.report.ladders import Mark, ladder
+from monadnock.report.parts import Block, Cell, Findings, Listing, Section, meaning
+from monadnock.report.theme import BLUE, GREEN, VERMILION
+
+_START = Metric(
+    "Largest |h| of the start token",
+    "|h| of the start token",
+    "largest |h| of the start token fed alone, median over the layers in which a massive feature of it lives in the "
+    "clean model",
+    ratio=True,
+    decimals=0,
+)
+_DRAWN = ("start_h", "sink_share", "perplexity")
+_MARKS = (
+    Mark("control", "at random, mean", GREEN),
+    Mark("before", "clean model", BLUE),
+    Mark("after", "cut", VERMILION),
+)
+_RULE = (
+    f"verdict: a link holds if cutting it takes {GONE:.0%} of its effect away (perplexity: adds as much), and more "
+    f"than any random draw does; in part from {TOUCHED:.0%} on, or where several ways to cut it disagree; it "
+    "stays open where the cause was not away after the cut. The thresholds are ours.",
+)
+
+
+def chain(findings: Findings) -> list[Block]:
+    """Tell, list and draw the chain over every text over which it was tested."""
+    table = findings["chain"].sort("step", nulls_last=True, maintain_order=True)
+    blocks = []
+    for data in texts(table):
+        rows = table.filter(pl.col("data") == data)
+        several = f": {data}" if len(texts(table)) > 1 else ""
+        draws = max(rows["num_controls"].drop_nulls(), default=0)
+        where = f"On {data}; at random: {text.count(draws, 'draw')} of each."
+        blocks.append(Block(f"In words{several}", paragraph(rows), _RULE, wide=True))
+        blocks.append(Block(f"Link by link{several}", where, _notes(rows), _listing(rows), wide=True))
+        blocks += [_chart(rows.filter(metric=metric), metric, several) for metric in _DRAWN]
+    return [block for block in blocks if block.kind == "text" or block.body is not None]
+
+
+def _metric(name: str) -> Metric:
+    return _START if name == "start_h" else attacks.metric(name)
+
+
+def _notes(rows: pl.DataFrame) -> tuple[str, ...]:
+    metrics, modes = (rows[name].drop_nulls().unique(maintain_order=True) for name in ("metric", "mode"))
+    told = {_metric(name).head: _metric(name).doc for name in metrics}
+    does = {mode: attacks.MODES[mode].does for mode in modes if mode in attacks.MODES}
+    lines = tuple(f"{name}: {doc}." for name, doc in (told | does).items() if doc)
+    return (*_RULE, *lines, *meaning("chain", "k", "control"))
+
+
+def _listing(rows: pl.DataFrame) -> Listing | None:
+    """Lay out a row for every link, way to cut it and metric, with the verdict where the metric decides."""
+    cells: list[tuple[Cell, ...]] = []
+    starts = set()
+    for link in LINKS:
+        begun = len(cells)
+        ways = {(cut.mode, cut.k, cut.targets): cut for cut in find_cuts(rows, link)}
+        for (mode, k, targets), cut in ways.items():
+            here = rows.filter(
+                pl.col("link") == link.name,
+                *(pl.col(name).eq_missing(value) for name, value in (("mode", mode), ("k", k), ("targets", targets))),
+            )
+            if cut.verdict:
+                cells += [_cells(link, cut, row) for row in here.to_dicts() if row["metric"]]
+        if len(cells) > begun:
+            starts.add(begun)
+    heads = ("link", "cut by", "metric", "verdict", "clean", "cut", "at random")
+    changes = (False, False, False, False, False, True, True)
+    return Listing(heads, tuple(cells), changes, frozenset(starts - {0}), words=4) if cells else None
+
+
+def _cells(link: Link, cut: Cut, row: dict) -> tuple[Cell, ...]:
+    shown = _metric(row["metric"])
+    decides = row["metric"] == link.metrics[0] and cut.verdict
+    values = [Cell(attacks.number(row["before"], shown))]
+    for name in ("after", "control"):
+        change = attacks.change(row[name], row["before"], shown)
+        values.append(Cell(attacks.number(row[name], shown), change))
+    return (
+        Cell(link.name.replace("->", "\N{RIGHTWARDS ARROW}")),
+        Cell(f"{row['mode']}, k = {row['k']}"),
+        Cell(shown.head + (" in %" if shown.share else "")),
+        Cell(cut.verdict.word if decides and cut.verdict else ""),
+        *values,
+    )
+
+
+def _chart(rows: pl.DataFrame, metric: str, several: str) -> Block:
+    """Draw a metric for every way to cut a link: clean, cut, and at random, on one logarithmic axis."""
+    shown = _metric(metric)
+    rows = rows.drop_nulls(["mode", "k"]).unique(["mode", "k", "targets"], keep="first", maintain_order=True)
+    scale = 100 if shown.share else 1
+    rung = pl.format("{} {}", "mode", "k")
+    frame = rows.with_columns(pl.col("before", "after", "control") * scale, rung=rung)
+    frame = frame.unique("rung", keep="first", maintain_order=True)
+    title = f"{shown.title}{several}"
+    if frame.is_empty():
+        return Block(title, "", body=None)
+    values = pl.concat([frame[name] for name in ("before", "after", "control")])
+    if not ((values > 0) & values.is_finite()).any():
+        return Block(title, f"No value of {shown.head} has a place on a logarithmic axis.")
+    label = f"{shown.head}{' in %' if shown.share else ''} (log)"
+    hovered = {"cut by": "rung", "what was done": "intervention", "draws": "num_controls"}
+    plot = ladder(frame, "rung", _MARKS, hovered, x_label=label, group="link")
+    keys = tuple(mark.key for mark in reversed(_MARKS))
+    return Block(title, _says(frame, shown), _notes(rows), plot, keys, _spoken(frame, shown))
+
+
+def _says(frame: pl.DataFrame, shown: Metric) -> str:
+    off = [
+        f"{text.number(row['after'])} under {row['rung']}"
+        for row in frame.to_dicts()
+        if row["after"] is not None and not (math.isfinite(row["after"]) and row["after"] > 0)
+    ]
+    away = f" Without a place on the axis: {', '.join(off)}." if off else ""
+    return f"{shown.title} under every mode and k that cuts a link, beside the clean model and random draws.{away}"
+
+
+def _spoken(frame: pl.DataFrame, shown: Metric) -> str:
+    parts = [
+        f"{row['rung']}: {text.number(row['before'])} clean, {text.number(row['after'])} cut, "
+        f"{text.number(row['control'])} at random"
+        for row in frame.to_dicts()
+    ]
+    return f"Marks of {shown.head}. {'; '.join(parts)}."
+
+
+SECTIONS = (
+    Section(
+        "chain",
+        "The causal chain",
+        "Whether massive weights make the massive activation, this the sinks, and these the predictions: each cause is "
+        "taken away, and as much at random.",
+        ("chain",),
+        "The table has no rows: no link was tested.",
+        chain,
+    ),
+)
