@@ -137,8 +137,8 @@ def uniform(num_queries: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> uniform(torch.tensor([3, 2, 1])).mul(18).tolist()
-        [11.0, 7.5, 6.0]
+        >>> [round(share, 3) for share in uniform(torch.tensor([3, 2, 1])).tolist()]
+        [0.611, 0.417, 0.333]
     """
     size, width = len(num_queries), int(num_queries.max())
     share = 1 / torch.arange(1, size + 1, dtype=torch.float64).clamp(max=width)  # of each query
