@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -73,8 +74,32 @@ def find_cuts(table: pl.DataFrame, link: Link) -> list[Cut]:
     return [cut for cut in found if cut.verdict or cut.notes]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of the paragraph: what it is on (empty for the conclusion), the verdict where there is one, the text."""
+
+    name: str
+    verdict: str
+    text: str
+
+
+def parts(table: pl.DataFrame) -> list[Part]:
+    """Write the chain over one text: how many links hold, link by link what came of it, and each cause to the end."""
+    found = {link: find_cuts(table, link) for link in LINKS}
+    told = [Part("", "", _conclusion(found))]
+    told += [
+        Part(link.name, _word(found[link]) or "not tested", _step(link, found[link])) for link in STEPS if found[link]
+    ]
+    for cause in dict.fromkeys(link.cause for link in WHOLE):
+        links = [(link, found[link]) for link in WHOLE if link.cause == cause]
+        if text := _whole(cause, links):
+            words = dict.fromkeys(word for _, cuts in links if (word := _word(cuts)))
+            told.append(Part(f"{cause}, all the way down", ", ".join(words), text))
+    return told
+
+
 def paragraph(table: pl.DataFrame) -> str:
-    """Write the chain over one text: how many links hold, then link by link what was done and what came of it.
+    """Write the chain over one text as a paragraph.
 
     Example:
         >>> from monadnock.findings import table
@@ -82,18 +107,20 @@ def paragraph(table: pl.DataFrame) -> str:
         >>> paragraph(table("chain").frame([row]))
         'No link of the chain could be tested. The sinks serve the predictions: not tested, no head has a sink.'
     """
-    found = {link: find_cuts(table, link) for link in LINKS}
-    parts = [_conclusion(found), *(_step(link, found[link]) for link in STEPS)]
-    causes = dict.fromkeys(link.cause for link in WHOLE)
-    parts += [_whole(cause, [(link, found[link]) for link in WHOLE if link.cause == cause]) for cause in causes]
-    return " ".join(part for part in parts if part)
+    return " ".join(part.text for part in parts(table))
+
+
+def _word(cuts: list[Cut]) -> str:
+    """Return the verdict on a link; nothing where it was not tested."""
+    verdicts = [cut.verdict for cut in cuts if cut.verdict]
+    return combine(verdicts).word if verdicts else ""
 
 
 def _conclusion(found: Mapping[Link, list[Cut]]) -> str:
     words: dict[str, list[str]] = {}
     for link in STEPS:
-        if verdicts := [cut.verdict for cut in found[link] if cut.verdict]:
-            words.setdefault(combine(verdicts).word, []).append(link.name)
+        if word := _word(found[link]):
+            words.setdefault(word, []).append(link.name)
     total = sum(map(len, words.values()))
     if not total:
         return "No link of the chain could be tested."
@@ -116,8 +143,6 @@ def _verb(word: str, count: int) -> str:
 
 def _step(link: Link, cuts: list[Cut]) -> str:
     """Tell one link: its verdict, then every way in which it was cut."""
-    if not cuts:
-        return ""
     claim = link.claim[:1].upper() + link.claim[1:]
     notes = list(dict.fromkeys(note for cut in cuts for note in cut.notes))
     tested = [(cut, cut.verdict) for cut in cuts if cut.verdict]
@@ -125,13 +150,13 @@ def _step(link: Link, cuts: list[Cut]) -> str:
         return f"{claim}: not tested, {'; '.join(notes)}."
     whole = combine(verdict for _, verdict in tested)
     shared = [note for note in notes if len(tested) > 1 and all(note in cut.notes for cut, _ in tested)]
-    parts = [f"{claim}: this {whole.word}{_against(link, whole)}."]
+    told = [f"{claim}: this {whole.word}{_against(link, whole)}."]
     for cut, verdict in tested:
         against = _against(link, verdict) if verdict.word != whole.word else ""
         tail = f" ({_reason(verdict)}{against})" if len(tested) > 1 or verdict.why else ""
         own = "".join(f"; {note}" for note in cut.notes if note not in shared)
-        parts.append(f"With {cut.words or 'the cause cut'}, {_numbers(cut, verdict)}{tail}{own}.")
-    return " ".join([*parts, *(f"{note[:1].upper()}{note[1:]}." for note in shared)])
+        told.append(f"With {cut.words or 'the cause cut'}, {_numbers(cut, verdict)}{tail}{own}.")
+    return " ".join([*told, *(f"{note[:1].upper()}{note[1:]}." for note in shared)])
 
 
 def _whole(cause: str, links: list[tuple[Link, list[Cut]]]) -> str:

@@ -3,14 +3,15 @@
 import math
 
 import polars as pl
+from bokeh.models import LogTickFormatter, Span
 
 from monadnock.findings.chain_links import GONE, LINKS, TOUCHED, Link
-from monadnock.findings.summary_chain import Cut, find_cuts, paragraph, texts
+from monadnock.findings.summary_chain import Cut, find_cuts, parts, texts
 from monadnock.report import attacks, text
 from monadnock.report.attacks import Metric
 from monadnock.report.ladders import Mark, ladder
-from monadnock.report.parts import Block, Cell, Findings, Listing, Section, meaning
-from monadnock.report.theme import BLUE, GREEN, VERMILION
+from monadnock.report.parts import Block, Cell, Findings, Key, Listing, Passage, Section, meaning
+from monadnock.report.theme import GREEN, GREY, VERMILION
 
 _START = Metric(
     "Largest |h| of the start token",
@@ -21,9 +22,17 @@ _START = Metric(
     decimals=0,
 )
 _DRAWN = ("start_h", "sink_share", "perplexity")
+_RANK = {mode: rank for rank, mode in enumerate(dict.fromkeys(mode for link in LINKS for mode in link.modes))}
+_HEADS = {
+    "start_h": "start |h|",
+    "top1_h": "largest |h|",
+    "sink_share": "sinks in %",
+    "implicit_scaling": "implicit scaling",
+}
 _MARKS = (
-    Mark("control", "at random, mean", GREEN),
-    Mark("before", "clean model", BLUE),
+    Mark("before", "clean model", GREY),
+    Mark("control_min", "at random, smallest", GREEN),
+    Mark("control_max", "at random, largest", GREEN),
     Mark("after", "cut", VERMILION),
 )
 _RULE = (
@@ -42,10 +51,13 @@ def chain(findings: Findings) -> list[Block]:
         several = f": {data}" if len(texts(table)) > 1 else ""
         draws = max(rows["num_controls"].drop_nulls(), default=0)
         where = f"On {data}; at random: {text.count(draws, 'draw')} of each."
-        blocks.append(Block(f"In words{several}", paragraph(rows), _RULE, wide=True))
-        blocks.append(Block(f"Link by link{several}", where, _notes(rows), _listing(rows), wide=True))
-        blocks += [_chart(rows.filter(metric=metric), metric, several) for metric in _DRAWN]
-    return [block for block in blocks if block.kind == "text" or block.body is not None]
+        first, *rest = parts(rows)
+        passages = tuple(Passage(_arrow(part.name), part.verdict, "", part.text) for part in rest)
+        blocks.append(Block(f"In words{several}", first.text, _RULE, passages, wide=True))
+        blocks.append(Block(f"In numbers{several}", where, _notes(rows), _listing(rows), wide=True))
+        for metric in _DRAWN:
+            blocks += _chart(rows.filter(metric=metric), metric, several)
+    return blocks
 
 
 def _metric(name: str) -> Metric:
@@ -77,45 +89,55 @@ def _listing(rows: pl.DataFrame) -> Listing | None:
         if len(cells) > begun:
             starts.add(begun)
     heads = ("link", "cut by", "metric", "verdict", "clean", "cut", "at random")
-    changes = (False, False, False, False, False, True, True)
+    changes = (False, False, False, False, False, True, False)
     return Listing(heads, tuple(cells), changes, frozenset(starts - {0}), words=4) if cells else None
 
 
 def _cells(link: Link, cut: Cut, row: dict) -> tuple[Cell, ...]:
     shown = _metric(row["metric"])
     decides = row["metric"] == link.metrics[0] and cut.verdict
-    values = [Cell(attacks.number(row["before"], shown))]
-    for name in ("after", "control"):
-        change = attacks.change(row[name], row["before"], shown)
-        values.append(Cell(attacks.number(row[name], shown), change))
+    before, after, control = (attacks.number(row[name], shown) for name in ("before", "after", "control"))
     return (
-        Cell(link.name.replace("->", "\N{RIGHTWARDS ARROW}")),
-        Cell(f"{row['mode']}, k = {row['k']}"),
-        Cell(shown.head + (" in %" if shown.share else "")),
+        Cell(_arrow(link.name)),
+        Cell(f"{row['mode']} {row['k']}"),
+        Cell(_HEADS.get(row["metric"], shown.head)),
         Cell(cut.verdict.word if decides and cut.verdict else ""),
-        *values,
+        Cell(before),
+        Cell(after, attacks.change(row["after"], row["before"], shown)),
+        Cell(control),
     )
 
 
-def _chart(rows: pl.DataFrame, metric: str, several: str) -> Block:
+def _arrow(name: str) -> str:
+    return name.replace("->", "\N{RIGHTWARDS ARROW}")
+
+
+def _chart(rows: pl.DataFrame, metric: str, several: str) -> list[Block]:
     """Draw a metric for every way to cut a link: clean, cut, and at random, on one logarithmic axis."""
     shown = _metric(metric)
-    rows = rows.drop_nulls(["mode", "k"]).unique(["mode", "k", "targets"], keep="first", maintain_order=True)
-    scale = 100 if shown.share else 1
-    rung = pl.format("{} {}", "mode", "k")
-    frame = rows.with_columns(pl.col("before", "after", "control") * scale, rung=rung)
+    columns = [mark.column for mark in _MARKS]
+    frame = rows.drop_nulls(["mode", "k"]).with_columns(
+        pl.col(*columns, "control") * (100 if shown.share else 1), rung=pl.format("{} {}", "mode", "k")
+    )
+    frame = frame.with_columns(rank=pl.col("mode").replace_strict(_RANK, default=len(_RANK))).sort("step", "rank")
     frame = frame.unique("rung", keep="first", maintain_order=True)
-    title = f"{shown.title}{several}"
-    if frame.is_empty():
-        return Block(title, "", body=None)
-    values = pl.concat([frame[name] for name in ("before", "after", "control")])
+    values = pl.concat([frame[name] for name in columns])
     if not ((values > 0) & values.is_finite()).any():
-        return Block(title, f"No value of {shown.head} has a place on a logarithmic axis.")
+        return []
     label = f"{shown.head}{' in %' if shown.share else ''} (log)"
     hovered = {"cut by": "rung", "what was done": "intervention", "draws": "num_controls"}
     plot = ladder(frame, "rung", _MARKS, hovered, x_label=label, group="link")
-    keys = tuple(mark.key for mark in reversed(_MARKS))
-    return Block(title, _says(frame, shown), _notes(rows), plot, keys, _spoken(frame, shown))
+    plot.xaxis[0].formatter = LogTickFormatter(min_exponent=4)
+    clean = frame["before"].drop_nulls()
+    if clean.len() and math.isfinite(clean[0]) and clean[0] > 0:
+        plot.add_layout(Span(location=clean[0], dimension="height", line_color=GREY, line_dash="dashed", line_width=2))
+    keys = (
+        Key("cut", VERMILION, "dot"),
+        Key("at random, smallest and largest", GREEN, "dot"),
+        Key(f"clean model: {text.number(clean[0] if clean.len() else None)}", GREY, "dashed"),
+    )
+    title = f"{shown.title}{several}"
+    return [Block(title, _says(frame, shown), _notes(rows), plot, keys, _spoken(frame, shown))]
 
 
 def _says(frame: pl.DataFrame, shown: Metric) -> str:
