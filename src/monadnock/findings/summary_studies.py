@@ -74,7 +74,7 @@ def length_matters(manifest: Manifest, tables: Mapping[str, pl.DataFrame]) -> st
     tokens = by_token(manifest, tables).filter(study="length")
     least = max(1, LISTED_SHARE * manifest.model.num_layers * manifest.model.num_heads)
     without = pl.col("input").str.ends_with("no BOS")
-    said = []
+    said: list[str] = []
     for words, rows in (("Without BOS", tokens.filter(without)), ("With BOS in front", tokens.filter(~without))):
         inputs = sorted(rows.partition_by("input", maintain_order=True), key=lambda part: part.height)
         if not inputs:

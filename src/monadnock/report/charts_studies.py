@@ -172,7 +172,13 @@ def _peak(rows: pl.DataFrame, value: str, unit: str, *by: str) -> str:
 def _map(subject: str, layer: int, head: int | None, rows: pl.DataFrame) -> Block:
     """Draw one layer's map of every input, queries from top to bottom, keys from left to right."""
     frame = rows.rename({"query": "position", "_query": "token"})
-    shown = {"query": "token", "at": "position", "key": "_key", "at position": "key", "A[query, key]": "mass"}
+    shown = {
+        "query": "token",
+        "position of the query": "position",
+        "key": "_key",
+        "position of the key": "key",
+        "A": "mass",
+    }
     return Block(
         f"Layer {layer}, {'mean over heads' if head is None else f'head {head}'}: {subject}",
         "Rows are queries; columns are keys, by their position.",

@@ -156,9 +156,10 @@ def _draw(
     whole_numbers(plot.xaxis[0])
     mapper = scale.mapper()
     wide = 0.94 if finite(cells[x]).max() <= LONG else 1
-    kept = source(cells.select(list(dict.fromkeys([x, "_y", value, *shown.values()]))))
-    for name in cells.select(cs.string()).columns:
-        kept.data.pop(name, None)  # the text made visible is enough
+    names = [x, "_y", value, *shown.values()]
+    kept = source(cells.select(list(dict.fromkeys(names))))
+    for name in cells.select(cs.string() & cs.by_name(*names)).columns:
+        del kept.data[name]  # the text made visible is enough
     fill = {"field": value, "transform": mapper}
     rects = plot.rect(x, "_y", width=wide, height=tall, source=kept, fill_color=fill, line_color=None)
     marked = cells.filter(pl.col(dots).fill_null(False)).select(x, pl.col("_y") + low)
