@@ -47,25 +47,37 @@ def test_the_block_that_makes_it_and_those_that_take_it_away_are_named():
     small = steps(9, (1.0, 0.0), (0.0, 2.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0))
     said = sentence("Emergence", trace=inner((1.0, 5.0), (3064.8, 25005.0), (0.1, 25001.0)), contributions=small + LIFE)
     assert said == (
-        "the FFN of layer 1 adds 24,990 to feature 507 of the start token, from an x_down of 3,065 (row 71); the FFN "
-        "of layer 3 (-15,000) and attention of layer 4 (-3,000) take it away; 4,481 is left behind the last layer."
+        "the FFN of layer 1 adds most to feature 507 of the start token: 24,990, from an x_down of 3,065 (row 71); the "
+        "FFN of layer 3 (-15,000) and attention of layer 4 (-3,000) take it away; 4,481 is left behind the last layer."
     )
     upside_down = [
         row | {name: -row[name] for name in ("before", "attention", "mlp", "after")} for row in LIFE
     ]  # fmt: skip
     said = sentence("Emergence", trace=[], contributions=upside_down)
     assert said.startswith(
-        "the FFN of layer 1 adds -24,990 to feature 507 of the start token; the FFN of layer 3 (15,000)"
+        "the FFN of layer 1 adds most to feature 507 of the start token: -24,990; the FFN of layer 3 (15,000)"
     )
 
 
 def test_what_attention_makes_and_nobody_takes_away_is_said_so():
     said = sentence("Emergence", trace=inner((9.0, 9.0)), contributions=steps(3, (400.0, 1.0), (2.0, -10.0)))
     assert said == (
-        "attention of layer 0 adds 400 to feature 3 of the start token; no later block takes it away; 393 is left "
-        "behind the last layer."
+        "attention of layer 0 adds most to feature 3 of the start token: 400; no later block takes it away; 393 is "
+        "left behind the last layer."
     )
     assert sentence("Emergence", trace=[], contributions=[]) is None
+
+
+def test_a_feature_that_a_norm_makes_bit_by_bit_is_told_so():
+    states = [
+        {"layer": 0, "state": name, "top1": size, "feature": 3}
+        for name, size in (("down_proj_input", 0.3), ("mlp_output", 1.5), ("mlp_update", 900.0))
+    ]
+    assert sentence("Emergence", trace=states, contributions=steps(3, (1.0, 899.0), (2.0, 800.0))) == (
+        "the FFN of layer 0 adds most to feature 3 of the start token: 899, once the norm behind it has raised its "
+        "largest |value| from 1.5; it grows to 1,702 behind layer 1; no later block takes it away; 1,702 is left "
+        "behind the last layer."
+    )
 
 
 def test_ways_of_features_come_largest_first_and_stay_signed():
@@ -127,7 +139,8 @@ def test_scaling_tells_what_scales_and_whether_it_follows_the_context():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"context_share": 0.3}, "it is no constant and goes mostly by the position"),
+        ({"context_share": 0.1}, "it is no constant and goes by the position"),
+        ({"context_share": 0.5}, "it is no constant and depends on both position and context"),
         ({"context_share": None}, "one window cannot tell whether it follows the context"),
         ({"context_share": math.nan}, "one window cannot tell whether it follows the context"),
         ({"p10": 0.5, "p90": 0.59}, "it is close to a constant: only in 0 of 1 such heads"),

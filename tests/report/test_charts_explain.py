@@ -377,3 +377,6 @@ def test_the_charts_of_a_large_model_stay_small():
     assert sum(len(json.dumps(json_item(block.body))) for block in blocks) < 4e6
     radius = next(block for block in blocks if block.title == "Radius against cycles")
     assert "The 1,500 largest are drawn." in radius.says
+    spread = data(radius.body, Segment)
+    assert 30 < len(spread["cycles"]) <= 41
+    assert spread["features"].sum() == layers * heads * 61

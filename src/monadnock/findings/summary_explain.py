@@ -9,7 +9,8 @@ from monadnock.findings.manifest import Manifest
 Tables = Mapping[str, pl.DataFrame]
 
 VARIES = 0.1  # a head's S varies if a tenth of its queries have this much less than another tenth
-FOLLOWS = 0.5  # it follows the context if at least this share of its variance is between windows at one position
+FOLLOWS = 0.8  # it follows the context if at least this share of its variance is between windows at one position
+IGNORES = 0.2  # and goes by the position if no more than this share is
 _LOSS = 0.1  # of the peak: a layer that takes so much away is told
 _BLOCKS = {"attention": "attention", "mlp": "the FFN"}
 _KINDS = {"key": "a sink", "learned": "a sink logit", "gate": "a gate"}
@@ -112,7 +113,8 @@ def scaled(scaling: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         return heads, f"it is close to a constant: only {count}"
     if share is None:
         return heads, f"it is no constant: {count}; one window cannot tell whether it follows the context"
-    how = "follows the context" if share >= FOLLOWS else "goes mostly by the position"
+    how = "follows the context" if share >= FOLLOWS else "depends on both position and context"
+    how = "goes by the position" if share <= IGNORES else how
     return heads, (
         f"it is no constant and {how}: {count}, and {share:.0%} of the variance (median) is between windows at the "
         "same position"
@@ -126,15 +128,26 @@ def emergence(_manifest: Manifest, tables: Tables) -> str:
         return ""
     way = found[0]
     block, layer = _BLOCKS[way["made_by"]], way["made_layer"]
-    said = f"{block} of layer {layer} adds {_number(way['made'])} to feature {way['feature']} of the start token"
-    inner = finite(tables["trace"], "top1", "feature").filter(
-        pl.col("layer") == layer, pl.col("state") == "down_proj_input"
-    )
-    if way["made_by"] == "mlp" and inner.height:
-        said += f", from an x_down of {_number(inner['top1'][0])} (row {inner['feature'][0]})"
+    said = f"{block} of layer {layer} adds most to feature {way['feature']} of the start token: {_number(way['made'])}"
+    said += _source(tables["trace"], way)
+    if way["peak_layer"] != layer:
+        said += f"; it grows to {_number(way['peak'])} behind layer {way['peak_layer']}"
     losses = _losses(tables["contributions"], way)
     taken = f"{_list(losses, 4)} take{'s' * (len(losses) == 1)} it away" if losses else "no later block takes it away"
     return f"{said}; {taken}; {_number(way['left'])} is left behind the last layer."
+
+
+def _source(trace: pl.DataFrame, way: dict) -> str:
+    """Say from which state the block that makes a feature makes it: a norm behind the block, or else x_down."""
+    states = finite(trace, "top1", "feature").filter(pl.col("layer") == way["made_layer"])
+    found = {row["state"]: row for row in states.iter_rows(named=True)}
+    prefix = "attn" if way["made_by"] == "attention" else "mlp"
+    given, update = found.get(f"{prefix}_output"), found.get(f"{prefix}_update")
+    if given and update:
+        return f", once the norm behind it has raised its largest |value| from {_number(given['top1'])}"
+    if way["made_by"] == "mlp" and (inner := found.get("down_proj_input")):
+        return f", from an x_down of {_number(inner['top1'])} (row {inner['feature']})"
+    return ""
 
 
 def _losses(contributions: pl.DataFrame, way: dict) -> list[str]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import polars as pl
-from bokeh.models import Span
+from bokeh.models import NumeralTickFormatter, Span
 from bokeh.plotting import figure
 
 from monadnock.findings.summary_explain import finite, massive_features, ways
@@ -105,6 +105,8 @@ def _bars(rows: pl.DataFrame, *, signed: bool) -> figure:
     whole_numbers(plot.xaxis[0])
     if signed:
         signed_ticks(plot, low, high)
+    elif high - low > 1000:
+        plot.yaxis[0].formatter = NumeralTickFormatter(format="0,0")
     plot.add_layout(Span(location=0, dimension="width", line_color=GREY, line_width=1))
     for name, shift in (("_attention", -0.2), ("_mlp", 0.2), ("_left", -0.5), ("_right", 0.5)):
         data.data[name] = numbers(rows["layer"]) + shift

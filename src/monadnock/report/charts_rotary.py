@@ -19,6 +19,7 @@ DERIVED = "Bounds and settings: derived in docs/rotary.md, not taken from the pa
 
 _POINTS = 1500  # single features drawn, the largest ones
 _ROWS = 16
+_PLACES = 40  # on the axis of cycles, for features drawn as a spread
 _DOTS = {"layer": "layer", "head": "head", "feature": "feature", "cycles": "cycles"}
 
 
@@ -48,10 +49,7 @@ def _radius(findings: Findings, table: pl.DataFrame) -> Block:
     bound = findings.manifest.thresholds.get("monadnock.offset_radius")
     other = table.filter(~pl.col("offset").fill_null(False))
     loose = other.filter(pl.col("radius") >= bound) if bound is not None else other.clear()
-    radius = pl.col("radius")
-    spread = other.group_by(pl.col("cycles").round_sig_figs(4)).agg(
-        low=radius.quantile(0.05), middle=radius.median(), high=radius.quantile(0.95), features=pl.len()
-    )
+    spread = _spread(other)
     plot = blank(
         extent(np.append(numbers(table["cycles"]), 0.5), log=True), extent(numbers(table["radius"]), log=True),
         x_label="cycles within the training context (log)", y_label="relative radius (log)", height=330, log_y=True,
@@ -97,6 +95,27 @@ def _radius(findings: Findings, table: pl.DataFrame) -> Block:
     notes = (*meaning("rotary", "cycles", "q_relative", "k_relative", "offset", "bound_frequency"), DERIVED)
     alt = f"Dots. {peak(offset, 'radius', 'relative radius of an offset feature', 'layer', 'head', 'feature')}"
     return Block("Radius against cycles", says, notes, plot, tuple(keys), alt)
+
+
+def _spread(table: pl.DataFrame) -> pl.DataFrame:
+    """Return how radius is spread at every number of cycles, or at neighbouring ones together where there are many."""
+    place = pl.col("cycles").round_sig_figs(4)
+    if table.select(place).n_unique() > _PLACES:
+        log = pl.col("cycles").log()
+        width = pl.max_horizontal((log.max() - log.min()) / _PLACES, 1e-9)
+        place = ((log - log.min()) / width).floor()
+    radius = pl.col("radius")
+    return (
+        table.group_by(_place=place)
+        .agg(
+            cycles=pl.col("cycles").log().mean().exp(),
+            low=radius.quantile(0.05),
+            middle=radius.median(),
+            high=radius.quantile(0.95),
+            features=pl.len(),
+        )
+        .sort("cycles")
+    )
 
 
 def _angle(found: pl.DataFrame) -> Block:

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from bokeh.models import FixedTicker, LogScale, LogTicker, NoOverlap
+from bokeh.models import FixedTicker, LogScale, LogTicker, LogTickFormatter, NoOverlap
 from bokeh.plotting import figure
 
 _TICKS = 9  # at most, on an axis of both signs
@@ -13,6 +13,7 @@ def log_x(plot: figure) -> None:
     """Make the x axis logarithmic; its ends must be above zero."""
     plot.x_scale = LogScale()
     plot.xaxis[0].ticker = plot.xgrid[0].ticker = LogTicker(desired_num_ticks=6)
+    plot.xaxis[0].formatter = LogTickFormatter(min_exponent=4)
     plot.xaxis[0].major_label_policy = NoOverlap()
 
 
