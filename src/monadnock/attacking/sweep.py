@@ -9,7 +9,7 @@ from monadnock.attacking.cells import Cell, label, make_cells, part_name
 from monadnock.attacking.measures import CleanStates, Generations, Measure, Predictions, TheChain, Zeroshot
 from monadnock.attacking.modes import Change
 from monadnock.attacking.request import METRICS, Asked, check_modes, check_possible, parse_metrics
-from monadnock.attacking.sameness import check_same, weight_sums
+from monadnock.sameness import check_same, weight_sums
 from monadnock.attacking.targets import Targets, check_aim, find_targets
 from monadnock.data import Windows
 from monadnock.data.text import check_text

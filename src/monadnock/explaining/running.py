@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from torch import Tensor
 
-from monadnock.attacking.sameness import check_same, weight_sums
+from monadnock.sameness import check_same, weight_sums
 from monadnock.data import Windows
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError

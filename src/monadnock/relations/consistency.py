@@ -101,8 +101,10 @@ def _shared(first: pl.DataFrame, second: pl.DataFrame, one: str, other: str, gro
     if not found.height:
         return {"consistency": None, "num_outliers": 0, "num_groups": 0}
     known = second.select(*group, place=pl.col(other)).unique().with_columns(hit=pl.lit(1.0))
-    joined = found.join(known, on=[*group, "place"], how="left", nulls_equal=True).with_columns(
-        pl.col("hit").fill_null(0)
-    )
-    shares = joined.group_by(group).agg(pl.col("hit").mean())["hit"]
-    return {"consistency": 100 * shares.mean(), "num_outliers": found.height, "num_groups": len(shares)}
+    joined = found.join(known, on=[*group, "place"], how="left", nulls_equal=True)
+    shares = joined.group_by(group).agg(pl.col("hit").fill_null(0).mean())["hit"].to_list()
+    return {
+        "consistency": 100 * sum(shares) / len(shares),
+        "num_outliers": found.height,
+        "num_groups": len(shares),
+    }

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from monadnock.attacking.sameness import check_same, weight_sums
+from monadnock.sameness import check_same, weight_sums
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
