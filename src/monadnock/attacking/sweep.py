@@ -9,7 +9,6 @@ from monadnock.attacking.cells import Cell, label, make_cells, part_name
 from monadnock.attacking.measures import CleanStates, Generations, Measure, Predictions, TheChain, Zeroshot
 from monadnock.attacking.modes import Change
 from monadnock.attacking.request import METRICS, Asked, check_modes, check_possible, parse_metrics
-from monadnock.sameness import check_same, weight_sums
 from monadnock.attacking.targets import Targets, check_aim, find_targets
 from monadnock.data import Windows
 from monadnock.data.text import check_text
@@ -20,6 +19,7 @@ from monadnock.findings.manifest import AttackFacts
 from monadnock.findings.run import check_free
 from monadnock.models import Adapter
 from monadnock.preparing import bar, evaluating, fresh_path, open_model, text_facts, text_windows, versions
+from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 from monadnock.stats.probabilities import SEEN_SHARE
 from monadnock.thresholds import GU2025_SINK_MASS

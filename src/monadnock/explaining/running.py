@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 from torch import Tensor
 
-from monadnock.sameness import check_same, weight_sums
 from monadnock.data import Windows
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
@@ -23,6 +22,7 @@ from monadnock.findings.manifest import AttackFacts
 from monadnock.findings.run import check_free
 from monadnock.models import Adapter
 from monadnock.preparing import bar, evaluating, fresh_path, open_model, text_facts, text_windows, versions
+from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 from monadnock.stats.probabilities import SEEN_SHARE
 from monadnock.thresholds import GU2025_SINK_MASS

@@ -10,7 +10,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from monadnock.sameness import check_same, weight_sums
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
@@ -19,6 +18,7 @@ from monadnock.findings.summary_studies import shown_layer
 from monadnock.interventions.changed import check_layer
 from monadnock.models import Adapter
 from monadnock.preparing import bar, evaluating, fresh_path, open_model
+from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 from monadnock.studying.inputs import KINDS, Input, check_prompt, find_mark, make_inputs
 from monadnock.studying.observing import map_rows, observe_input
