@@ -59,6 +59,8 @@ def test_many_runs_stay_within_100_columns(cli, work, count):
     heads = [line.split() for line in lines if line.startswith(" ") and "checkpoint-0" in line]
     assert all(line[0] == names[0] for line in heads)
     assert [name for line in heads for name in line[1:]] == names[1:]
+    places = [i for i, line in enumerate(lines) if line.startswith("massive layer")]
+    assert all(lines[i + 1].startswith("massive rows") for i in places)  # no cell is broken
 
 
 def test_the_width_of_pipes_can_be_set(cli, runs, monkeypatch):

@@ -9,7 +9,7 @@ from monadnock import MonadnockError, compare
 from monadnock.findings import table
 from monadnock.relations.compare_tables import BY_NAME, TOLD
 from monadnock.report.compare import CHAPTERS, render, write_comparison
-from monadnock.report.compare_charts import ACTIVATIONS, ROTARY, SINKS, WEIGHTS, Curve
+from monadnock.report.compare_charts import ACTIVATIONS, ROTARY, SINKS, WEIGHTS, Curve, sink_maps
 from monadnock.report.compare_lines import look, run_lines
 from monadnock.report.page import write_report
 from tests.relations.runs import frames, write
@@ -147,7 +147,8 @@ def test_runs_of_different_depth_share_an_axis_from_0_to_1():
     frame = lambda count: pl.DataFrame({"layer": range(count), "value": [float(i + 1) for i in range(count)]})  # noqa: E731
     plot = run_lines({"x": frame(3), "y": frame(5), "z": None}, {"x": 3, "y": 5, "z": 1}, "value")
     assert [[x for x, _ in points] for points in values(plot)] == [[0, 0.5, 1], [0, 0.25, 0.5, 0.75, 1]]
-    assert plot.x_range.start < 0 and plot.x_range.end > 1
+    assert -0.1 < plot.x_range.start < 0
+    assert 1 < plot.x_range.end < 1.1
     assert "depth" in plot.xaxis[0].axis_label
     same = run_lines({"x": frame(3), "y": frame(3)}, {"x": 3, "y": 3}, "value")
     assert [x for x, _ in values(same)[0]] == [0, 1, 2]
@@ -247,3 +248,21 @@ def test_a_curve_is_a_column_of_its_table():
         assert isinstance(curve, Curve)
         assert set(curve.notes) <= set(table(curve.table).polars)
         assert curve.table in BY_NAME
+
+
+def test_maps_say_which_heads_lost_gained_or_kept_their_sink(tmp_path):
+    flags = {"x": (True, True, False, False), "y": (True, False, True, False)}
+    heads = lambda name: table("heads").frame(  # noqa: E731
+        [{"layer": i // 2, "head": i % 2, "sink": sink, "sink_mass": 0.5} for i, sink in enumerate(flags[name])]
+    )
+    (block,) = sink_maps(compare(*(write(tmp_path / name, {"heads": heads(name)}) for name in flags)))
+    assert block.title == "Sinks of y against x"
+    assert block.says == "1 head lost their sink, 1 gained one, 1 kept theirs."
+    cells, dots = (each.data_source.data for each in block.body.renderers)
+    colours = {key.label: key.colour for key in block.keys}
+    kinds = ["in both", "lost", "gained", "in neither"]
+    assert list(zip(cells["layer"], cells["head"], cells["change"], strict=True)) == [
+        (i // 2, i % 2, kind) for i, kind in enumerate(kinds)
+    ]
+    assert cells["_colour"] == [colours[kind] for kind in kinds]
+    assert list(dots["change"]) == ["lost", "gained"]

@@ -8,6 +8,7 @@ import polars as pl
 from monadnock.relations.compare import Comparison
 from monadnock.relations.compare_join import Side, joined, spec_of, together
 from monadnock.relations.compare_words import number
+from monadnock.report import text
 from monadnock.report.compare_lines import keys, run_lines
 from monadnock.report.maps import layer_map
 from monadnock.report.parts import Block, Key, meaning
@@ -240,7 +241,8 @@ def sink_maps(comparison: Comparison) -> list[Block]:
         blocks.append(
             Block(
                 f"Sinks of {name} against {first.name}",
-                f"{count['lost']} heads lost their sink, {count['gained']} gained one, {count['in both']} kept theirs.",
+                f"{text.count(count['lost'], 'head')} lost their sink, {count['gained']} gained one, "
+                f"{count['in both']} kept theirs.",
                 meaning("heads", "sink", "sink_mass"),
                 layer_map(frame, "head", "head", "change", shown, colours=_SINKS, dots="_dot"),
                 (*(Key(kind, colour) for kind, colour in _SINKS.items()), Key("changed", _QUIET, "flag")),
