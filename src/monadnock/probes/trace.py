@@ -48,7 +48,8 @@ class Trace:
         attention, mlp = updates.values()
         before = torch.cat([residual[:1] - attention[:1] - mlp[:1], residual[:-1]])
         gap = (before + attention + mlp - residual).abs().amax(1)
-        adds = bool((gap <= 0.02 * residual.abs().amax(1)).all())  # not where a norm stands behind the sum (OPT 350M)
+        largest = torch.stack([before, attention, mlp]).abs().amax((0, 2))  # rounding is that of the largest part
+        adds = bool((gap <= 0.02 * largest).all())  # not where a norm stands behind the sum (OPT 350M)
         alive = is_massive(residual, text_medians(evidence, Stream.RESIDUAL), ALIVE_RATIO).any(0)
         features = alive.nonzero().flatten().tolist()
         return {

@@ -89,7 +89,7 @@ def standing_out(matrix: Tensor) -> list[dict[str, Any]]:
         matrix: [out, in], float32.
 
     Example:
-        >>> [(entry["row"], entry["column"]) for entry in standing_out(torch.tensor([[1.0, 1.0], [0.0, 9.0]]))][:1]
+        >>> [(entry["row"], entry["column"]) for entry in standing_out(torch.tensor([[1.0, 1.0], [1.0, 9.0]]))][:1]
         [(1, 1)]
     """
     sizes = matrix.abs()
