@@ -148,12 +148,32 @@ def test_of_texts_that_grow_one_layer_of_the_short_ones_without_bos_is_drawn():
     assert names["name"] == ["4 sentences, no BOS"]
 
 
-def test_long_inputs_have_thin_rows():
-    def height(size):
-        rows = [state("no BOS", 0, place, "t") for place in range(size)]
-        return charts_studies.inputs(found(rows))[0].body.height
+def test_long_inputs_are_strips_behind_the_shown_layer():
+    rows = [state("no BOS", layer, place, "t", 2.0 + layer) for place in range(200) for layer in range(6)]
+    sizes, keys = charts_studies.inputs(found(rows))
+    assert (sizes.title, keys.title) == ("BOS in four places: largest |h|", "BOS in four places: attention")
+    (cells,) = drawn(sizes.body, Rect)
+    assert len(cells["position"]) == 200
+    assert set(cells["top1"]) == {4.0}
+    assert sizes.body.height < 300
 
-    assert height(200) < 2 * height(40)
+
+def test_of_long_maps_one_layer_is_drawn_without_what_is_next_to_nothing():
+    maps = [
+        pair("no BOS", layer, None, query, key, 0.5 if key == 0 else 0.001)
+        for layer in (0, 3)
+        for query in range(100)
+        for key in range(query + 1)
+    ]
+    (block,) = charts_studies.maps(found([], maps))
+    assert block.title == "Layer 3, mean over heads: BOS in four places"
+    assert block.says.endswith(" Below 1% nothing is drawn.")
+    (cells,) = drawn(block.body, Rect)
+    assert sorted(cells["_y"]) == [float(query + 1) for query in range(100)]
+    assert set(cells["key"]) == {0.0}
+    assert block.body.height < 100 * 12
+    attention = [row | {"study": "attention"} for row in maps]
+    assert len(charts_studies.maps(found([], attention))) == 2
 
 
 def texts(model):
@@ -180,7 +200,7 @@ def test_a_run_of_studies_alone_is_a_whole_page(make_run):
     assert "BOS is massive wherever it stands." in page.text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries(

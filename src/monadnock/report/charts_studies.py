@@ -6,10 +6,11 @@ from monadnock.findings.summary_studies import LISTED_SHARE, by_token, next_laye
 from monadnock.report.parts import Block, Findings, Key, Section, meaning
 from monadnock.report.source import extent, finite, peak
 from monadnock.report.theme import GREY, LAYER_LABEL
-from monadnock.report.token_maps import Scale, token_rows, token_strips
+from monadnock.report.token_maps import LONG, Scale, token_rows, token_strips
 
 _SHARE = Scale((0.0, 1.0))
 _SHORT = 16  # tokens of an input whose strip has them written into it
+_LEAST = 0.01  # attention of a pair of a long input, which has thousands of pairs, that is drawn
 _PROMPT = 60  # characters of a prompt in a heading
 _INPUT = ("study", "prompt", "input")
 _SUBJECTS = {"bos": "BOS in four places", "length": "Texts of growing length", "attention": "One text"}
@@ -28,24 +29,39 @@ _KEY = _PLACE | {
 
 
 def inputs(findings: Findings) -> list[Block]:
-    """Draw the state and the attention of every token, the inputs of a study below each other on one scale."""
+    """Draw the state and the attention of every token, the inputs of a study below each other on one scale.
+
+    Short inputs are drawn by layer; long ones, and texts of growing length, as strips behind the shown layer.
+    """
+    manifest = findings.manifest
     table = _named(findings["inputs"])
-    table = table.with_columns(_half=pl.col("num_sink_heads") >= max(1, findings.manifest.model.num_heads / 2))
+    table = table.with_columns(_half=pl.col("num_sink_heads") >= max(1, manifest.model.num_heads / 2))
+    heads = manifest.model.num_layers * manifest.model.num_heads
+    tokens = by_token(manifest, {**findings.tables, "inputs": table})
+    tokens = tokens.with_columns(_tenth=pl.col("sinks") >= max(1, LISTED_SHARE * heads))
+    layer = shown_layer(manifest, findings.tables)
+    places = layer, next_layer(manifest, layer)
     blocks: list[Block] = []
     for study, rows in _by_study(table):
         if study == "length":
-            blocks += _lengths(findings)
+            blocks += _lengths(tokens.filter(study="length"), places)
             continue
         parts = rows.partition_by("prompt", maintain_order=True)
         for part in parts:
-            blocks += _by_layer(_subject(study, part["prompt"][0] if len(parts) > 1 else ""), part)
+            subject = _subject(study, part["prompt"][0] if len(parts) > 1 else "")
+            if finite(part["position"]).max() < LONG:
+                blocks += _by_layer(subject, part)
+            else:
+                strips = tokens.filter(study=study, prompt=part["prompt"][0])
+                blocks += _strips(subject, strips, _sizes(strips), places, words=False)
     return blocks
 
 
 def maps(findings: Findings) -> list[Block]:
     """Draw attention from every query to every key, the inputs of a study below each other.
 
-    Of texts of growing length only the short ones are drawn, in one layer; the table has the others.
+    Of texts of growing length only the short ones are drawn, and of long texts with BOS in four places only one layer;
+    the table has the others.
     """
     table = _named(findings["maps"]).drop_nulls(["query", "key"])
     tokens = _named(findings["inputs"]).unique([*_INPUT, "position"], maintain_order=True)
@@ -56,15 +72,16 @@ def maps(findings: Findings) -> list[Block]:
     after = next_layer(findings.manifest, shown_layer(findings.manifest, findings.tables))
     blocks = []
     for study, rows in _by_study(table):
+        parts = rows.partition_by("prompt", maintain_order=True)
         if study == "length":
             short = pl.col("query").max().over("input", "prompt") < _SHORT
             rows = rows.filter(short, pl.col("layer") == after)
             without = rows.filter(pl.col("input").str.ends_with("no BOS"))
             parts = [without if without.height else rows]
-        else:
-            parts = rows.partition_by("prompt", maintain_order=True)
         for part in parts:
-            subject = _subject(study, part["prompt"][0] if len(parts) > 1 else "")
+            if study == "bos" and finite(part["query"]).max() >= LONG:
+                part = part.filter(pl.col("layer") == after)
+            subject = _subject(study, part["prompt"][0] if len(parts) > 1 and part.height else "")
             places = part.select("layer", "head").unique().sort("layer", "head").rows()
             blocks += [
                 _map(subject, layer, head, part.filter(pl.col("layer") == layer, pl.col("head").eq_missing(head)))
@@ -100,7 +117,7 @@ def _panels(rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
 def _by_layer(subject: str, rows: pl.DataFrame) -> list[Block]:
     """Draw |h| and attention of every token by layer, beside each other."""
     panels = _panels(rows)
-    sizes = Scale(extent(finite(rows["top1"]), log=True), log=True)
+    sizes = _sizes(rows)
     return [
         Block(
             f"{subject}: largest |h|",
@@ -121,46 +138,44 @@ def _by_layer(subject: str, rows: pl.DataFrame) -> list[Block]:
     ]
 
 
-def _lengths(findings: Findings) -> list[Block]:
-    """Draw texts of growing length as strips of tokens: the short ones with their tokens, then the long ones."""
-    manifest = findings.manifest
-    layer = shown_layer(manifest, findings.tables)
-    after = next_layer(manifest, layer)
-    tokens = by_token(manifest, findings.tables).filter(study="length")
-    heads = manifest.model.num_layers * manifest.model.num_heads
-    tokens = tokens.with_columns(_tenth=pl.col("sinks") >= max(1, LISTED_SHARE * heads))
-    sizes = Scale(extent(finite(tokens["top1"]), log=True), log=True)
+def _sizes(rows: pl.DataFrame) -> Scale:
+    return Scale(extent(finite(rows["top1"]), log=True), log=True)
+
+
+def _lengths(tokens: pl.DataFrame, places: tuple[int, int]) -> list[Block]:
+    """Draw texts of growing length: the short ones with their tokens written in, then the long ones, on one scale."""
     long = pl.col("position").max().over("input", "prompt") >= _SHORT
-    blocks = []
-    for words, rows in ((True, tokens.filter(~long)), (False, tokens.filter(long))):
-        if rows.is_empty():
-            continue
-        which = "Short texts" if words else "Longer texts"
-        shown = _PLACE | {"largest |h|": "top1", "times the median": "ratio"}
-        told = _PLACE | {"attention": "attention", "if uniform": "uniform", "heads with their sink there": "sinks"}
-        blocks.append(
-            Block(
-                f"{which}: largest |h|",
-                f"The largest |h| of each token behind layer {layer}, as a text grows.",
-                meaning("inputs", "top1", "ratio", "massive"),
-                token_strips(_panels(rows), "top1", shown, sizes, dots="massive", words=words),
-                (_MASSIVE,),
-                f"Strips of tokens. {_peak(rows, 'top1', '|h|', 'token', 'position')}",
-                wide=True,
-            )
-        )
-        blocks.append(
-            Block(
-                f"{which}: attention",
-                f"The share of attention that each token gets in layer {after}, as a text grows.",
-                _ATTENTION,
-                token_strips(_panels(rows), "attention", told, _SHARE, dots="_tenth", words=words),
-                (_TENTH,),
-                f"Strips of tokens. {_peak(rows, 'attention', 'attention', 'token', 'position')}",
-                wide=True,
-            )
-        )
-    return blocks
+    short, longer = tokens.filter(~long), tokens.filter(long)
+    sizes = _sizes(tokens)
+    return (_strips("Short texts", short, sizes, places, words=True) if short.height else []) + (
+        _strips("Longer texts", longer, sizes, places, words=False) if longer.height else []
+    )
+
+
+def _strips(subject: str, rows: pl.DataFrame, sizes: Scale, places: tuple[int, int], *, words: bool) -> list[Block]:
+    """Draw each input as a strip of its tokens: |h| behind the first of two layers, attention in the second."""
+    states = _PLACE | {"largest |h|": "top1", "times the median": "ratio"}
+    keys = _PLACE | {"attention": "attention", "if uniform": "uniform", "heads with their sink there": "sinks"}
+    return [
+        Block(
+            f"{subject}: largest |h|",
+            f"The largest |h| of each token behind layer {places[0]}.",
+            meaning("inputs", "top1", "ratio", "massive"),
+            token_strips(_panels(rows), "top1", states, sizes, dots="massive", words=words),
+            (_MASSIVE,),
+            f"Strips of tokens. {_peak(rows, 'top1', '|h|', 'token', 'position')}",
+            wide=True,
+        ),
+        Block(
+            f"{subject}: attention",
+            f"The attention that each token gets in layer {places[1]}, mean over heads.",
+            _ATTENTION,
+            token_strips(_panels(rows), "attention", keys, _SHARE, dots="_tenth", words=words),
+            (_TENTH,),
+            f"Strips of tokens. {_peak(rows, 'attention', 'attention', 'token', 'position')}",
+            wide=True,
+        ),
+    ]
 
 
 def _peak(rows: pl.DataFrame, value: str, unit: str, *by: str) -> str:
@@ -172,6 +187,8 @@ def _peak(rows: pl.DataFrame, value: str, unit: str, *by: str) -> str:
 def _map(subject: str, layer: int, head: int | None, rows: pl.DataFrame) -> Block:
     """Draw one layer's map of every input, queries from top to bottom, keys from left to right."""
     frame = rows.rename({"query": "position", "_query": "token"})
+    cut = bool(finite(frame["position"]).max() >= LONG)
+    frame = frame.filter(pl.col("mass") >= _LEAST) if cut else frame
     shown = {
         "query": "token",
         "position of the query": "position",
@@ -181,7 +198,7 @@ def _map(subject: str, layer: int, head: int | None, rows: pl.DataFrame) -> Bloc
     }
     return Block(
         f"Layer {layer}, {'mean over heads' if head is None else f'head {head}'}: {subject}",
-        "Rows are queries; columns are keys, by their position.",
+        "Rows are queries; columns are keys, by their position." + f" Below {_LEAST:.0%} nothing is drawn." * cut,
         meaning("maps", "mass", "head"),
         token_rows(_panels(frame), "key", "mass", shown, _SHARE, x_label="position of the key (0-based)", dots="_dot"),
         (),
