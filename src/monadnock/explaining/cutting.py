@@ -121,9 +121,8 @@ def _later_sinks(run: Run) -> str:
         return ""
     sinks = run.table("heads").filter(pl.col("sink"))
     later = sinks.filter(pl.col("sink_position").ne_missing(0)).height
-    return f"{later} of {sinks.height} heads with a sink have it on another key than 0, which was not masked" * bool(
-        later
-    )
+    told = f"{later} of {sinks.height} heads with a sink have it on another key than 0, which was not masked"
+    return told if later else ""
 
 
 def why_not(missing: Mapping[str, str], cause: str, effect: str) -> str | None:

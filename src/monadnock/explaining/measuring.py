@@ -35,12 +35,11 @@ class Bench:
             one = make_cells(adapter, plan.targets, windows, [cut.mode], [cut.k], 1)
             drawn = make_cells(adapter, plan.targets, windows, [CONTROLS[cut.mode]], [cut.k], controls)
             self.clean_cell, self.cells[cut.mode] = one[0], [*one[1:], *drawn[1:]]
-        clean = CleanStates(
-            adapter, windows, [cell.change for cells in self.cells.values() for cell in cells if cell.change]
-        )
+        every = [cell.change for cells in self.cells.values() for cell in cells if cell.change]
+        self._states = CleanStates(adapter, windows, every)
         self._parts: tuple[tuple[Measure, str], ...] = (
-            (Predictions(clean, self.data), "perplexity"),
-            (TheChain(clean, self.data), "chain"),
+            (Predictions(self._states, self.data), "perplexity"),
+            (TheChain(self._states, self.data), "chain"),
         )
 
     def missing(self, cells: Sequence[Cell]) -> int:
@@ -58,6 +57,7 @@ class Bench:
         for measure, part in self._parts:
             name = part_name(cell, measure, part)
             if not self.run.has("effects", name):
+                self._states.last(0)  # kept before anything is changed
                 rows = measure.run(cell.change, [part], step)[part]
                 first = self.run.part("effects", part_name(self.clean_cell, measure, part)) if cell.change else None
                 clean = {row["metric"]: row["value"] for row in rows if first is None}
