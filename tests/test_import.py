@@ -8,7 +8,20 @@ import pytest
 
 import monadnock
 
-HOMES = ["Adapter", "MonadnockError", "Run", "Site", "Stream", "attack", "compare", "load", "scan", "verify"]
+HOMES = [
+    "Adapter",
+    "MonadnockError",
+    "Run",
+    "Site",
+    "Stream",
+    "attack",
+    "compare",
+    "explain",
+    "load",
+    "scan",
+    "study",
+    "verify",
+]
 ROOMS = ["evaluation", "interventions"]
 NAMES = sorted(HOMES + ROOMS)
 

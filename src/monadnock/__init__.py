@@ -1,7 +1,7 @@
 """monadnock finds the systematic outliers of a language model and shows how they hang together.
 
-Public names, loaded when first used: `scan`, `attack`, `verify`, `compare`, `load`, `Adapter`, `Run`, `Site`, `Stream`,
-`MonadnockError`, and the modules `interventions` and `evaluation`.
+Public names, loaded when first used: `scan`, `attack`, `explain`, `study`, `compare`, `verify`, `load`, `Adapter`,
+`Run`, `Site`, `Stream`, `MonadnockError`, and the modules `interventions` and `evaluation`.
 
 Example:
     >>> import monadnock as mk
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monadnock import interventions as interventions
     from monadnock.attacking import attack as attack
     from monadnock.errors import MonadnockError as MonadnockError
+    from monadnock.explaining import explain as explain
     from monadnock.findings import Run as Run
     from monadnock.models import Adapter as Adapter
     from monadnock.models import load as load
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from monadnock.scanning import scan as scan
     from monadnock.sites import Site as Site
     from monadnock.sites import Stream as Stream
+    from monadnock.studying import study as study
     from monadnock.verifying import verify as verify
 
 _HOMES = {
@@ -34,8 +36,10 @@ _HOMES = {
     "Stream": "monadnock.sites",
     "attack": "monadnock.attacking",
     "compare": "monadnock.relations.compare",
+    "explain": "monadnock.explaining",
     "load": "monadnock.models",
     "scan": "monadnock.scanning",
+    "study": "monadnock.studying",
     "verify": "monadnock.verifying",
 }
 _ROOMS = ("evaluation", "interventions")
@@ -48,9 +52,11 @@ __all__ = [
     "attack",
     "compare",
     "evaluation",
+    "explain",
     "interventions",
     "load",
     "scan",
+    "study",
     "verify",
 ]
 

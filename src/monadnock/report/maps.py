@@ -52,8 +52,11 @@ def layer_map(
         whole_numbers(axis)
     data = source(frame)
     if colours is None:
-        fill: Any = {"field": value, "transform": _mapper(limits or extent(finite(frame[value]), log=log), log=log)}
-        plot.add_layout(_scale(fill["transform"], log=log), "below")
+        fill: Any = {
+            "field": value,
+            "transform": colour_mapper(limits or extent(finite(frame[value]), log=log), log=log),
+        }
+        plot.add_layout(colour_scale(mapper, log=log), "below")
     else:
         data.data["_colour"] = [colours.get(name, GREY) for name in frame[value]]
         fill = "_colour"
@@ -65,13 +68,15 @@ def layer_map(
     return plot
 
 
-def _mapper(limits: tuple[float, float], *, log: bool) -> LinearColorMapper | LogColorMapper:
+def colour_mapper(limits: tuple[float, float], *, log: bool) -> LinearColorMapper | LogColorMapper:
+    """Return the mapping of values within the limits to colours; grey for what is missing."""
     return (LogColorMapper if log else LinearColorMapper)(
         palette=_PALETTE, low=limits[0], high=limits[1], nan_color=GREY
     )
 
 
-def _scale(mapper: LinearColorMapper | LogColorMapper, *, log: bool) -> ColorBar:
+def colour_scale(mapper: LinearColorMapper | LogColorMapper, *, log: bool) -> ColorBar:
+    """Return the bar that tells what the colours mean."""
     return ColorBar(
         color_mapper=mapper,
         ticker=LogTicker(desired_num_ticks=5) if log else BasicTicker(desired_num_ticks=5),

@@ -20,7 +20,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from monadnock.report import text
-from monadnock.report.maps import _mapper, _scale
+from monadnock.report.maps import colour_mapper, colour_scale
 from monadnock.report.source import finite, hover, source
 from monadnock.report.theme import FONT, GREY, blank, whole_numbers
 
@@ -38,11 +38,11 @@ class Scale:
 
     def mapper(self) -> LinearColorMapper | LogColorMapper:
         """Return what gives a value its colour."""
-        return _mapper(self.limits, log=self.log)
+        return colour_mapper(self.limits, log=self.log)
 
     def bar(self, mapper: LinearColorMapper | LogColorMapper) -> ColorBar:
         """Return the scale as it is drawn below a map; a short logarithmic one has ticks at 2 and 5 times 10^n too."""
-        bar = _scale(mapper, log=self.log)
+        bar = colour_scale(mapper, log=self.log)
         low, high = self.limits
         if self.log and high < 1000 * low:
             powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)))]
