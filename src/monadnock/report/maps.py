@@ -52,10 +52,8 @@ def layer_map(
         whole_numbers(axis)
     data = source(frame)
     if colours is None:
-        fill: Any = {
-            "field": value,
-            "transform": colour_mapper(limits or extent(finite(frame[value]), log=log), log=log),
-        }
+        mapper = colour_mapper(limits or extent(finite(frame[value]), log=log), log=log)
+        fill: Any = {"field": value, "transform": mapper}
         plot.add_layout(colour_scale(mapper, log=log), "below")
     else:
         data.data["_colour"] = [colours.get(name, GREY) for name in frame[value]]
