@@ -65,6 +65,8 @@ def test_what_attention_makes_and_nobody_takes_away_is_said_so():
         "attention of layer 0 adds most to feature 3 of the start token: 400; no later block takes it away; 393 is "
         "left behind the last layer."
     )
+    uphill = sentence("Emergence", trace=[], contributions=steps(3, (-90.0, 400.0), (-1.0, 2.0)))
+    assert "no later block takes it away; 311 is left" in uphill  # what attention takes before the FFN makes it
     assert sentence("Emergence", trace=[], contributions=[]) is None
 
 
@@ -87,6 +89,8 @@ def test_ways_of_features_come_largest_first_and_stay_signed():
         "feature": 5, "peak": -30.0, "peak_layer": 1, "made_layer": 1, "made_by": "attention", "made": -30.0,
         "gone_layer": 2, "gone_by": "attention", "gone": 28.0, "left": -1.0,
     }  # fmt: skip
+    crossing = ways(frame("contributions", steps(5, (0.5, 9.5), (1.0, -13.0))))
+    assert crossing.select("gone_layer", "gone_by", "gone").row(0) == (1, "mlp", -13.0)
     still = ways(frame("contributions", steps(5, (1.0, 2.0))))
     assert still.select("gone_layer", "gone_by", "gone").row(0) == (None, None, None)
 

@@ -129,6 +129,7 @@ def test_contributions_are_drawn_as_amounts_and_with_small_steps_visible():
     np.testing.assert_array_equal(drawn["mlp"], [1.5, -9000, 0, -12.5])
     np.testing.assert_array_equal(drawn["attention"], [0.5, 10, 0.5, 8000])
     np.testing.assert_array_equal(drawn["after"], [2, -8988, -8987.5, -1000])
+    assert drawn["_attention"][1] < 1 < drawn["_mlp"][1]
     drawn = data(small.body, Scatter, 1)
     np.testing.assert_allclose(drawn["attention"], [0.5, 2, 0.5, 1 + math.log10(8000)])
     assert drawn["attention_text"] == ["0.5", "10", "0.5", "8,000"]
