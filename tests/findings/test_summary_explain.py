@@ -65,8 +65,8 @@ def test_what_attention_makes_and_nobody_takes_away_is_said_so():
         "attention of layer 0 adds most to feature 3 of the start token: 400; no later block takes it away; 393 is "
         "left behind the last layer."
     )
-    uphill = sentence("Emergence", trace=[], contributions=steps(3, (-90.0, 400.0), (-1.0, 2.0)))
-    assert "no later block takes it away; 311 is left" in uphill  # what attention takes before the FFN makes it
+    uphill = sentence("Emergence", trace=[], contributions=steps(3, (-90.0, 400.0), (-2.0, 1.0)))
+    assert "no later block takes it away; 309 is left" in uphill  # what attention takes before the FFN makes it
     assert sentence("Emergence", trace=[], contributions=[]) is None
 
 
