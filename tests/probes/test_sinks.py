@@ -73,7 +73,7 @@ def test_a_gated_head_says_so(scanned, tmp_path):
 @pytest.mark.parametrize("family", ["llama", "gpt_oss"])
 def test_zero_update_compares_what_attention_writes(scanned, family):
     it = scanned(family)
-    for row in it.run.table("zero_update").to_dicts():
+    for row in it.run.table("zero_update").to_dicts():  # these families have no norm behind attention
         layer = row["layer"]
         probs = it.plain.attentions[layer].double()[..., : it.ids.shape[1]]
         seen = (probs > 0).any((0, 1)).sum(0)
@@ -86,3 +86,38 @@ def test_zero_update_compares_what_attention_writes(scanned, family):
             assert row["ratio"] == pytest.approx(row["sinks"] / row["others"])
         else:
             assert row["sinks"] is row["ratio"] is None
+
+
+def test_zero_update_is_behind_the_norm_where_there_is_one(scanned):
+    it = scanned("gemma2")
+    for row in it.run.table("zero_update").to_dicts():
+        probs = it.plain.attentions[row["layer"]].double()
+        seen = (probs > 0).any((0, 1)).sum(0)
+        sinks = ((probs.sum(2) / seen > 0.3) & (seen >= 0.25 * seen.max())).any(1)
+        added = it.output_of(f"model.layers.{row['layer']}.post_attention_layernorm").norm(dim=-1)
+        assert row["others"] == pytest.approx(float(added[~sinks].mean()), rel=1e-4)
+
+
+def test_nan_is_no_gate_and_has_no_tenths(tmp_path, scanned):
+    from monadnock import scan
+    from monadnock.models import Adapter, Source
+    from tests.probes.conftest import TOKENIZER
+    from tests.tiny import tiny_model
+
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[1].self_attn.v_proj.weight[0, 0] = torch.nan
+    adapter = Adapter(model, TOKENIZER, Source("tiny", "object"))
+    run = scan(adapter, text=scanned("llama").text, out=tmp_path / "run", length=24, tokens=48, probes=["sinks"])
+    scaling = run.table("scaling")
+    assert not scaling["kind"].str.contains("gate").any()
+    broken = scaling.filter(layer=2)
+    assert broken["mean"].is_nan().all() and broken["p10"].null_count() == broken["p90"].null_count() == broken.height
+
+
+def test_one_key_has_no_gap(tmp_path, scanned):
+    from monadnock import scan
+
+    it = scanned("llama")
+    run = scan(it.adapter, text=it.text, out=tmp_path / "run", length=3, tokens=6, probes=["attention"])
+    assert run.table("heads")["logit_gap"].null_count() == run.table("heads").height

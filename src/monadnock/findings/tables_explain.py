@@ -55,7 +55,7 @@ EXPLAINED: tuple[Table, ...] = (
             ),
             FEATURE,
             ("start", REAL, "signed value of the start token fed alone"),
-            ("others", REAL, "mean |value| over positions 1 to 63 of the first window"),
+            ("others", REAL, "mean |value| over positions 1 to 63 of the first window, through the same expert"),
             ("ratio", REAL, "|start| / others"),
         ),
     ),
@@ -86,6 +86,7 @@ EXPLAINED: tuple[Table, ...] = (
             ("layers", TEXT, "same: both of one layer; next: the second kind of the layer behind"),
             ("consistency", REAL, "in percent; null where there is no outlier of the first kind"),
             ("num_outliers", INT, "outliers of the first kind that were looked up"),
+            ("num_capped", INT, "samples whose list of activations is full (32 entries), so that some may be missing"),
             ("num_groups", INT, "matrices, or samples (times heads), over which the percentage is averaged"),
             ("published", REAL, "the same for Llama-2-7B in an2025, table 1"),
         ),
@@ -116,7 +117,7 @@ EXPLAINED: tuple[Table, ...] = (
     ),
     Table(
         "zero_update",
-        "One row per layer: how much attention writes at tokens that are sinks and at others.",
+        "One row per layer: how much attention adds to h at tokens that are sinks and at others.",
         (
             LAYER,
             (
@@ -124,8 +125,8 @@ EXPLAINED: tuple[Table, ...] = (
                 REAL,
                 "positions that are a sink of some head (gu2025), averaged over windows",
             ),
-            ("sinks", REAL, "mean |attention output| at these (before a norm behind attention)"),
-            ("others", REAL, "mean |attention output| at other positions"),
+            ("sinks", REAL, "mean length of what attention adds to h at these (behind its norm, where there is one)"),
+            ("others", REAL, "the same at other positions"),
             ("ratio", REAL, "sinks / others"),
         ),
     ),
@@ -189,7 +190,11 @@ EXPLAINED: tuple[Table, ...] = (
             ),
             ("mean_contribution", REAL, "the same averaged over all pairs of a query and a key that it sees"),
             ("offset", FLAG, "offset feature: q_relative, k_relative >= 3 and both concentrations >= 0.9"),
-            ("bound_frequency", FLAG, "theta P <= pi: keeps one sign over the whole context (derived here)"),
+            (
+                "bound_frequency",
+                FLAG,
+                "theta P <= pi, half a turn: faster ones change their sign over the context (derived here)",
+            ),
             (
                 "bound_angle",
                 FLAG,
@@ -204,7 +209,7 @@ CHAIN: tuple[Table, ...] = (
     Table(
         "chain",
         "One row per link from massive weights to predictions, way to cut it, and metric: what happens when the link "
-        "is cut, and when as much is cut at random.",
+        "is cut, and when the same number is cut at random.",
         (
             ("step", INT, "0 for the first link"),
             ("link", TEXT, "which cause and which effect are tested, as `massive activation -> sinks`"),
@@ -220,7 +225,7 @@ CHAIN: tuple[Table, ...] = (
             ("data", TEXT, "the text as `source, windows x length, BOS, first digits of its hash`"),
             ("before", REAL, "the metric of the clean model"),
             ("after", REAL, "the metric with the link cut"),
-            ("control", REAL, "the metric with as much cut at random, mean over draws"),
+            ("control", REAL, "the metric with the same number of things cut at random, mean over draws"),
             ("control_min", REAL, "smallest over draws"),
             ("control_max", REAL, "largest over draws"),
             ("num_controls", INT, "how many draws"),

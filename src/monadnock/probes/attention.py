@@ -93,7 +93,7 @@ def _keys(stat: AttentionStat, evidence: Evidence) -> list[dict]:
 def _heads(stat: AttentionStat, evidence: Evidence) -> list[dict]:
     windows = stat.seen.nonzero().flatten().tolist()
     facts = stat.head[stat.seen]  # [window, head, fact]
-    outliers = stat.outliers[stat.seen].sum(0).tolist()
+    outliers, has_sink = stat.outliers[stat.seen].sum(0).tolist(), stat.has_sink().tolist()
     rows = []
     for head in range(facts.shape[1]):
         mean = facts[:, head].mean(0).tolist()
@@ -107,13 +107,13 @@ def _heads(stat: AttentionStat, evidence: Evidence) -> list[dict]:
                 "sink_mass": mean[at.SINK],
                 "sink_position": prevailing(positions),
                 "sink_token_class": prevailing(classes),
-                "sink": mean[at.SINK] > GU2025_SINK_MASS,
+                "sink": has_sink[head],
                 "entropy": mean[at.ENTROPY],
                 "mean_distance": mean[at.DISTANCE],
                 "previous_mass": mean[at.PREVIOUS],
                 "self_mass": mean[at.SELF],
                 "local_mass": mean[at.NEAR],
-                "logit_gap": mean[at.GAP],
+                "logit_gap": None if mean[at.GAP] != mean[at.GAP] else mean[at.GAP],
                 "num_outliers": outliers[head],
             }
         )

@@ -12,7 +12,6 @@ from monadnock.models.rotary import training_context
 from monadnock.probes.base import Ask, Evidence
 from monadnock.sites import Stream
 from monadnock.stats import AttentionStates
-from monadnock.stats import probabilities as at
 from monadnock.thresholds import GU2025_SINK_MASS, OFFSET_CONCENTRATION, OFFSET_RADIUS
 
 
@@ -75,7 +74,6 @@ def _features(stat: AttentionStates, context: int | None) -> pl.DataFrame:
     offset = (torch.minimum(q_relative, k_relative) >= OFFSET_RADIUS) & (
         torch.minimum(q_focus, k_focus) >= OFFSET_CONCENTRATION
     )
-    sink = stat.head[stat.seen][:, :, at.SINK].mean(0) > GU2025_SINK_MASS
     products = {
         name: (sums[:, first] + sums[:, second]) / stat.rotary_windows
         for name, sums in (("sink", stat.rotary_sink_products), ("mean", stat.rotary_mean_products))
@@ -102,7 +100,7 @@ def _features(stat: AttentionStates, context: int | None) -> pl.DataFrame:
         "offset": offset,
         "bound_frequency": frequency,
         "bound_angle": whole,
-        "_sink": sink[:, None],
+        "_sink": stat.has_sink()[:, None],
     }
     flat = {name: v.expand(q_radius.shape).flatten().numpy() for name, v in columns.items() if v is not None}
     only = [pl.when("_sink").then(pl.col(name)).alias(name) for name in ("sink_k_radius", "sink_contribution")]

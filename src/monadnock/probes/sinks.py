@@ -29,8 +29,8 @@ class Sinks:
     }
 
     def asks(self, adapter: Adapter) -> list[Ask]:
-        """Ask for attention with its queries, keys and values, and for what attention writes."""
-        return [Ask(Stream.HEADS, AttentionStates), Ask(Stream.ATTN_OUTPUT, Norms)]
+        """Ask for attention with its queries, keys and values, and for what it adds to the residual."""
+        return [Ask(Stream.HEADS, AttentionStates), Ask(Stream.ATTN_UPDATE, Norms)]
 
     def findings(self, evidence: Evidence) -> dict[str, Any]:
         """Fill scaling, spread and zero_update."""
@@ -39,14 +39,9 @@ class Sinks:
             stat = evidence.get(AttentionStates, Stream.HEADS, layer)
             tables["scaling"] += [{"layer": layer} | row for row in _scaling(stat)]
             tables["spread"] += [{"layer": layer} | row for row in _spread(stat, evidence.adapter.num_kv_heads)]
-            norms = evidence.get(Norms, Stream.ATTN_OUTPUT, layer).values[stat.seen]
+            norms = evidence.get(Norms, Stream.ATTN_UPDATE, layer).values[stat.seen]
             tables["zero_update"].append({"layer": layer} | _zero_update(norms, stat.sink_positions[stat.seen]))
         return tables
-
-
-def sink_heads(stat: AttentionStates) -> Tensor:
-    """Return which heads have a sink, as table `heads` says it, [head]."""
-    return stat.head[stat.seen][:, :, at.SINK].mean(0) > GU2025_SINK_MASS
 
 
 def context_share(scaled: Tensor, windows: int) -> Tensor:
@@ -75,7 +70,8 @@ def _scaling(stat: AttentionStates) -> list[dict]:
     sinks, gate, value = stat.facts[stat.seen].mean(0).unbind(1)
     learned = 1 - stat.head[stat.seen][:, :, at.TOTAL].mean(0)
     below = stat.scaled_bins.cumsum(1) / stat.scaled_bins.sum(1, keepdim=True).clamp(min=1)
-    has_sink, gated = sink_heads(stat), stat.facts[stat.seen][:, :, 1].ne(1).any(0)
+    finite = mean.isfinite()
+    has_sink, gated = stat.has_sink(), stat.facts[stat.seen][:, :, 1].ne(1).any(0)
     rows = []
     for head in range(len(mean)):
         parts = {"key": has_sink[head], "learned": learned[head] > LEARNED_MASS, "gate": gated[head]}
@@ -89,8 +85,8 @@ def _scaling(stat: AttentionStates) -> list[dict]:
                 "gate": float(gate[head]),
                 "mean": float(mean[head]),
                 "std": float((square[head] - mean[head] ** 2).clamp(min=0).sqrt()),
-                "p10": _quantile(below[head], 0.1),
-                "p90": _quantile(below[head], 0.9),
+                "p10": _quantile(below[head], 0.1) if finite[head] else None,
+                "p90": _quantile(below[head], 0.9) if finite[head] else None,
                 "context_share": share if share == share else None,
                 "value_ratio": float(value[head]),
             }
@@ -119,13 +115,13 @@ def _spread(stat: AttentionStates, num_kv_heads: int) -> list[dict]:
             "mean_product": float(mean[head, dim]),
             "share": float(extra[head, dim] / extra[head].sum()),
         }
-        for head in sink_heads(stat).nonzero().flatten().tolist()
+        for head in stat.has_sink().nonzero().flatten().tolist()
         for rank, dim in enumerate(top[head].tolist(), start=1)
     ]
 
 
 def _zero_update(norms: Tensor, sinks: Tensor) -> dict:
-    """Compare |attention output| at sinks and elsewhere, both [window, seq]."""
+    """Compare what attention adds to h at sinks and elsewhere, both [window, seq]."""
     at_sinks = float(norms[sinks].mean()) if bool(sinks.any()) else None
     others = float(norms[~sinks].mean()) if not bool(sinks.all()) else None
     return {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from monadnock.catalogue import published_consistency
+from monadnock.findings.summary import LISTED_ENTRIES
 from monadnock.thresholds import COLUMN_RATIO, GU2025_SINK_MASS
 
 W, X, H, A = (
@@ -81,13 +82,22 @@ def _pairs(criterion: Criterion, tables: Mapping[str, pl.DataFrame]) -> list[tup
     heads = attention.select("layer", "sequence", "head").unique()
     columns = weights.join(sequences, how="cross")
     matrix = ["layer", "expert", "sequence"]
-    return [
+    full = {name: _full(tables["activations"], name, criterion) for name in ("down_proj_input", "residual")}
+    pairs = [
         (W, X, "same", _shared(columns, inner, "column", "feature", matrix)),
         (W, H, "same", _shared(columns, residual, "row", "feature", ["layer", "sequence"])),
         (X, H, "same", _shared(inner, residual, "position", "position", ["layer", "sequence"])),
         (H, A, "same", _of_heads(residual, keys, heads)),
         (H, A, "next", _of_heads(residual.with_columns(pl.col("layer") + 1), keys, heads)),
     ]
+    capped = {W: 0, X: full["down_proj_input"], H: full["residual"], A: 0}
+    return [(*pair[:3], pair[3] | {"num_capped": max(capped[pair[0]], capped[pair[1]])}) for pair in pairs]
+
+
+def _full(activations: pl.DataFrame, stream: str, criterion: Criterion) -> int:
+    """Count the samples (layer and window) whose list of entries ends with an outlier, so that more may follow."""
+    last = activations.filter(pl.col("stream") == stream, pl.col("rank") == LISTED_ENTRIES)
+    return last.filter(criterion.activation.fill_null(False)).height
 
 
 def _of_heads(residual: pl.DataFrame, keys: pl.DataFrame, heads: pl.DataFrame) -> dict:

@@ -168,7 +168,7 @@ def _by_layer(found: pl.DataFrame, num_layers: int) -> Block:
     both, slow = pl.col("bound_angle").fill_null(False), pl.col("bound_frequency").fill_null(False)
     parts = {
         "negative over the whole context": (both, BLUE),
-        "one sign only: theta P <= pi": (slow & ~both, AMBER),
+        "half a turn at most: theta P <= pi": (slow & ~both, AMBER),
         "neither bound": (~slow & ~both, VERMILION),
     }
     counted = found.group_by("layer").agg(

@@ -11,7 +11,7 @@ Rule = Literal["sum", "max", "window"]
 class Statistic:
     """A summary of all states at one site, built window by window.
 
-    States are never kept: what is kept of a window is a few numbers, however long the window is.
+    States are never kept: what is kept of a window is a few numbers, at most one for each of its positions.
 
     A subclass names its tensors in `rules` with how two parts are merged: `sum`, `max`, or `window` (row w belongs
     to window w, and each part has seen other windows). Merging the parts of a text equals one pass over it.

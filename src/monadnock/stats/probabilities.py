@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from monadnock.stats.base import Rule, Statistic
-from monadnock.thresholds import AN2025_RATIO
+from monadnock.thresholds import AN2025_RATIO, GU2025_SINK_MASS
 
 TOP = 8  # keys kept of every head and window
 LOCAL = 8  # keys that count as local, the query's own included
@@ -104,7 +104,7 @@ class Attention(Statistic):
         facts = torch.stack([cumulative[:-1, 0] / size, sink[:-1], position[:-1], distance, total], dim=1).double()
         near[:, 0] /= len(entropy_queries(size))
         near[:, 1:4] /= size
-        near[:, 4] /= max(1, sum(query > 0 for query in entropy_queries(size)))
+        near[:, 4] /= sum(query > 0 for query in entropy_queries(size)) or float("nan")  # one key has no gap
         self.head[window][:, [FIRST, SINK, SINK_POSITION, DISTANCE, TOTAL]] = facts.cpu()
         self.head[window][:, [ENTROPY, PREVIOUS, SELF, NEAR, GAP]] = near.cpu()
         self.top_value[window, :, :count] = top.values.cpu()
@@ -115,6 +115,10 @@ class Attention(Statistic):
         self.outliers[window] = (cumulative > AN2025_RATIO * cumulative.mean(1, keepdim=True)).sum(1).cpu()
         self.seen[window] = True
         self._sums = self._near = None
+
+    def has_sink(self) -> Tensor:
+        """Return which heads have a sink: its mass, averaged over windows, is above 0.3 (gu2025), [head]."""
+        return self.head[self.seen][:, :, SINK].mean(0) > GU2025_SINK_MASS
 
     def _allocate(self, heads: int) -> None:
         windows = len(self.seen)
@@ -136,7 +140,8 @@ def _gaps(sample: Tensor, logs: Tensor) -> Tensor:
     """Sum over queries the largest log probability minus the mean of the others, [head] (float64).
 
     Log probabilities of one query differ from its logits by one number only, so that the gap is that of the logits,
-    with soft caps and biases in them. Keys without probability count as not seen; a query that sees one key has no gap.
+    with soft caps and biases in them. Keys whose probability is 0 in the model's dtype count as not seen: in float16
+    those below 6e-8, so that the gap is a little too small there. A query that sees one key has no gap.
 
     Args:
         sample: [head, query, key].
