@@ -187,7 +187,7 @@ def test_zero_update_and_gap_are_drawn_only_where_there_is_something():
     ]  # fmt: skip
     update, gap = charts_sinks.scaling(of("zero_update", updates, heads=heads))
     np.testing.assert_array_equal(data(update.body, Line)["ratio"], [np.nan, 0.25])
-    assert "less at sinks than elsewhere in 1 of 1 layer with" in update.says
+    assert "less to h at sinks than elsewhere in 1 of 1 layer with" in update.says
     drawn = data(gap.body, Line)
     assert (drawn["with a sink"].tolist(), drawn["without a sink"].tolist()) == ([9], [3])
     assert charts_sinks.scaling(of("zero_update", updates[:1])) == []
@@ -318,9 +318,9 @@ def test_consistency_stands_beside_the_published_shares():
     row |= {"criterion": "an2025", "layers": "same", "published": 100.0}
     other = {"outlier_1": "activation outliers in h", "outlier_2": "attention outliers in A", "dimension": "sequence"}
     rows = [
-        row | {"num_outliers": 0, "num_groups": 0},
+        row | {"num_outliers": 0, "num_groups": 0, "num_capped": 0},
         row | other | {"layers": "next", "consistency": 80.39, "num_outliers": 306, "num_groups": 17},
-        row | {"criterion": "gu", "consistency": 50.0, "num_outliers": 2, "num_groups": 2},
+        row | {"criterion": "gu", "consistency": 50.0, "num_outliers": 2, "num_groups": 2, "num_capped": 7},
     ]
     first, second = charts_consistency.consistency(of("consistency", rows))
     cells = [[cell.text for cell in cells] for cells in first.body.rows]
@@ -331,6 +331,8 @@ def test_consistency_stands_beside_the_published_shares():
     assert "1 of 2 pairs" in first.says
     assert "In windows of 128 tokens no c_j is above 1,000 times its mean" in first.says
     assert "windows" not in second.says
+    assert "In 7 samples the list of activations is full" in second.says
+    assert "full" not in first.says
 
 
 def drawn(tables):

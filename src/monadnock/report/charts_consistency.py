@@ -77,13 +77,17 @@ def consistency(findings: Findings) -> list[Block]:
         cells = tuple(_row(row) for row in rows.iter_rows(named=True))
         heads = ("outliers of", "are outliers of", "%", "Llama-2-7B", "outliers", "groups")
         body = Listing(heads, cells, (False,) * len(heads), words=2)
-        notes = meaning("consistency", "dimension", "layers", "consistency", "num_outliers", "num_groups", "published")
+        notes = meaning(
+            "consistency", "dimension", "layers", "consistency", "num_outliers", "num_groups", "num_capped", "published"
+        )
         notes += tuple(told for name, told in _CRITERIA.items() if name == criterion)
         found = finite(rows, "consistency").height
         says = (
             f"The share of the first kind of outliers that are outliers of the second; {found} of {rows.height} pairs "
             f"have outliers to look up.{_window(findings, criterion)}"
         )
+        if capped := max(rows["num_capped"].drop_nulls(), default=0):
+            says += f" In {text.count(capped, 'sample')} the list of activations is full, so that some may be missing."
         title = f"Criterion {criterion}" if criterion else "No criterion named"
         blocks.append(Block(title, says, notes, body, wide=True))
     return blocks

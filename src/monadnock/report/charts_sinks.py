@@ -1,4 +1,4 @@
-"""The section on what sinks do: how they scale what heads read, and how little is written at them."""
+"""The section on what sinks do: how they scale what heads read, and how little attention adds at them."""
 
 import polars as pl
 from bokeh.models import Span
@@ -15,11 +15,12 @@ from monadnock.report.theme import AMBER, BLUE, GREY, VERMILION
 
 _SHARE = (0.0, 1.0)
 _NOTHING = Key("nothing scales this head", GREY)
+_FIRST = "Where the sink is the first token this says little more than its value: that token sees only itself."
 _CONTEXT = "Context is all but the position: what stands in the window, the query's own token included."
 
 
 def scaling(findings: Findings) -> list[Block]:
-    """Draw how heads scale what they read, by layer and head, and what attention writes at sinks (ratios)."""
+    """Draw how heads scale what they read, by layer and head, and what attention adds at sinks (ratios)."""
     table = findings["scaling"].drop_nulls(["layer", "head"])
     heads, verdict = scaled(table)
     blocks = [_verdict(findings, table, heads, verdict)] if table.height else []
@@ -127,20 +128,20 @@ def _zero_update(table: pl.DataFrame) -> list[Block]:
     lines = [Line("ratio", "sinks / others", VERMILION)]
     more = {"at sinks": "sinks", "elsewhere": "others", "sinks in a window": "num_sinks"}
     top = max(1.1, extent(numbers(known["ratio"]))[1])
-    plot = layer_lines(frame, lines, "|attention output| ratio", log=False, limits=(0, top), more=more)
+    plot = layer_lines(frame, lines, "added at sinks / elsewhere", log=False, limits=(0, top), more=more)
     _level(plot, 1)
     below = (known["ratio"] < 1).sum()
     says = (
-        f"Attention writes less at sinks than elsewhere in {below} of {text.count(known.height, 'layer')} with a sink: "
+        f"Attention adds less to h at sinks than elsewhere in {below} of {text.count(known.height, 'layer')} with a sink: "
         f"{text.number(median(known['ratio']))} of it in the median layer. Layers without a sink have no dot."
     )
     keys = (lines[0].key, Key("as much as elsewhere", GREY, "dotted"))
     alt = f"Line over layers. {peak(frame, 'ratio', 'ratio', 'layer')}"
     return [
         Block(
-            "What attention writes at sinks",
+            "What attention adds at sinks",
             says,
-            meaning("zero_update", "sinks", "others", "num_sinks"),
+            (*meaning("zero_update", "sinks", "others", "num_sinks"), _FIRST),
             plot,
             keys,
             alt,
@@ -185,7 +186,7 @@ SECTIONS = (
     Section(
         "scaling",
         "What sinks do",
-        "How sinks, sink logits and gates scale what a head reads, and how little is written at sinks.",
+        "How sinks, sink logits and gates scale what a head reads, and how little attention adds at sinks.",
         ("scaling", "zero_update"),
         "The tables have no rows: no head was observed.",
         scaling,
