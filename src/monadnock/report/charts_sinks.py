@@ -132,8 +132,8 @@ def _zero_update(table: pl.DataFrame) -> list[Block]:
     _level(plot, 1)
     below = (known["ratio"] < 1).sum()
     says = (
-        f"Attention adds less to h at sinks than elsewhere in {below} of {text.count(known.height, 'layer')} with a sink: "
-        f"{text.number(median(known['ratio']))} of it in the median layer. Layers without a sink have no dot."
+        f"Attention adds less to h at sinks than elsewhere in {below} of {text.count(known.height, 'layer')} with a "
+        f"sink: {text.number(median(known['ratio']))} of it in the median layer. Layers without a sink have no dot."
     )
     keys = (lines[0].key, Key("as much as elsewhere", GREY, "dotted"))
     alt = f"Line over layers. {peak(frame, 'ratio', 'ratio', 'layer')}"
