@@ -10,6 +10,7 @@ from monadnock.findings import Manifest, Run, schema
 from monadnock.report import write_report
 from monadnock.report.parts import Findings
 from tests.report import study_rows
+from tests.report.chained import chain_rows
 from tests.report.explained import explained
 from tests.report.html_page import Page
 
@@ -180,6 +181,7 @@ def rows(name):
         ],
     }  # fmt: skip
     make |= explained(rng)
+    make["chain"] = lambda: [each | {"data": DATA, "note": rng.choice(HOSTILE)} for each in chain_rows()]
     return make[name]() if name in make else []
 
 

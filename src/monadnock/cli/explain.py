@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from monadnock.cli.console import INTERRUPTED, Told, complain, near
-from monadnock.findings.summary_chain import number, paragraph, texts
+from monadnock.findings.chain_links import LINKS
+from monadnock.findings.summary_chain import find_cuts, number, paragraph, texts
 
 
 def command(
@@ -64,17 +65,21 @@ def command(
 
 
 def _print_chain(table: pl.DataFrame) -> None:
-    """Print the chain as rows: the link where it is new, what was done, the metric, and its three values."""
+    """Print every link that was tested, and under it the ways to cut it with what they do; the page has more."""
     grid = RichTable(box=None, pad_edge=False, header_style="bold cyan")
-    for name in ("link", "cut by", "metric"):
-        grid.add_column(name)
+    grid.add_column("link, cut by")
+    grid.add_column("metric")
     for name in ("before", "after", "at random"):
         grid.add_column(name, justify="right")
-    known = ("", "")
-    for row in table.filter(pl.col("mode").is_not_null()).sort("step", maintain_order=True).to_dicts():
-        link, way = row["link"], f"{row['mode']} {row['k']}"
-        values = [number(row[name], row["metric"]) for name in ("before", "after", "control")]
-        again = link == known[0]
-        grid.add_row("" if again else escape(link), "" if again and way == known[1] else way, row["metric"], *values)
-        known = link, way
+    for link in LINKS:
+        cuts = [cut for cut in find_cuts(table, link) if cut.verdict]
+        if cuts:
+            grid.add_row(escape(link.name))
+        for cut in cuts:
+            name = f"  {cut.mode} {cut.k}"
+            for row in cut.rows:
+                if row["metric"] and row["metric"] != "implicit_scaling":
+                    values = [number(row[when], row["metric"]) for when in ("before", "after", "control")]
+                    grid.add_row(escape(name), row["metric"], *values)
+                    name = ""
     Console().print(grid)

@@ -37,7 +37,8 @@ class Cut:
     """One way to cut a link, with what was measured of it.
 
     Attributes:
-        mode, k, targets: the attack that cuts it; None where the link was not tested.
+        mode, k: the attack that cuts it; None where the link was not tested.
+        rows: the rows of the table, one for each metric.
         words: what was done; empty where the link was not tested.
         effect: the metric that decides, where it was measured.
         proof: the metric that shows whether the cause is away, where there is one.
@@ -47,7 +48,7 @@ class Cut:
 
     def __init__(self, link: Link, rows: list[dict]):
         found = {row["metric"]: row for row in reversed(rows)}
-        self.mode, self.k, self.targets = (rows[0][name] for name in ("mode", "k", "targets"))
+        self.mode, self.k, self.rows = rows[0]["mode"], rows[0]["k"], rows
         self.words: str = rows[0]["intervention"] or ""
         self.effect = _measured(found.get(link.metrics[0]))
         self.proof = _measured(found.get(link.proof))

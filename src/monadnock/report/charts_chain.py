@@ -78,14 +78,9 @@ def _listing(rows: pl.DataFrame) -> Listing | None:
     starts = set()
     for link in LINKS:
         begun = len(cells)
-        ways = {(cut.mode, cut.k, cut.targets): cut for cut in find_cuts(rows, link)}
-        for (mode, k, targets), cut in ways.items():
-            here = rows.filter(
-                pl.col("link") == link.name,
-                *(pl.col(name).eq_missing(value) for name, value in (("mode", mode), ("k", k), ("targets", targets))),
-            )
+        for cut in find_cuts(rows, link):
             if cut.verdict:
-                cells += [_cells(link, cut, row) for row in here.to_dicts() if row["metric"]]
+                cells += [_cells(link, cut, row) for row in cut.rows if row["metric"]]
         if len(cells) > begun:
             starts.add(begun)
     heads = ("link", "cut by", "metric", "verdict", "clean", "cut", "at random")
@@ -164,7 +159,7 @@ SECTIONS = (
         "chain",
         "The causal chain",
         "Whether massive weights make the massive activation, this the sinks, and these the predictions: each cause is "
-        "taken away, and as much at random.",
+        "taken away, and the same number at random.",
         ("chain",),
         "The table has no rows: no link was tested.",
         chain,
