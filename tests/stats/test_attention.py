@@ -141,8 +141,8 @@ def test_windows_do_not_mix(case, one, other):
         stat.update(block, 1)
     alone = feed(case, other)
     assert stat.seen.all()
-    assert torch.equal(stat.head[1], alone.head[0])
-    assert stat.head[0].numpy() == near(alone.head[0])
+    assert torch.equal(stat.head[1].nan_to_num(), alone.head[0].nan_to_num())  # a window of one key has no gap
+    assert stat.head[0].nan_to_num().numpy() == near(alone.head[0].nan_to_num())
 
 
 def test_sampled_entropy_is_close_to_that_of_all_queries():

@@ -1,4 +1,4 @@
-"""Explain a model: cut every link of the causal chain, cut as much at random, and write down what goes with it."""
+"""Explain a model: cut every link of the causal chain, cut the same number at random, and write down what goes."""
 
 import hashlib
 import math

@@ -78,7 +78,7 @@ LINKS: tuple[Link, ...] = (*STEPS, *WHOLE)
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of the clean model, with the cause taken away, and the range that it has where as much is cut at random.
+    """A metric of the clean model, with the cause taken away, and the range of the controls.
 
     NaN and infinity are what a broken model gives; None is what nobody measured.
     """
@@ -116,7 +116,7 @@ def loss(found: Measured) -> float:
 
 
 def judge(effect: Measured, proof: Measured | None = None) -> Verdict:
-    """Say whether a link holds: its effect goes with its cause, and not with as much cut at random.
+    """Say whether a link holds: its effect goes with its cause, and not with the same number cut at random.
 
     Args:
         effect: the metric that decides.
@@ -139,7 +139,7 @@ def judge(effect: Measured, proof: Measured | None = None) -> Verdict:
     if lost < TOUCHED:
         return Verdict(FAILS)
     if lost <= max(ends):
-        return Verdict(FAILS, "as much cut at random does the same")
+        return Verdict(FAILS, "the same number cut at random does the same")
     return Verdict(HOLDS if lost >= GONE else PARTLY)
 
 
