@@ -55,6 +55,7 @@ def test_explain_adds_to_a_scan(scanned, cli, model, text):
     [
         (["--text", "nowhere.txt"], "nowhere.txt cannot be read"),
         (["--length", "9999"], "sees at most"),
+        (["--length", "4"], "the chain needs 16 at least"),
         (["--device", "abacus"], "abacus"),
         (["--controls", "0"], "greater than or equal to 1"),
     ],

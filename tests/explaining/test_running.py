@@ -90,6 +90,14 @@ def test_another_text_is_another_chain(llama, run_explain):
     assert both.table("chain").height == 2 * height and both.table("chain")["data"].n_unique() == 2
 
 
+def test_why_a_link_is_not_tested_is_kept_for_every_text(run_explain):
+    adapter = Adapter(tiny_model("llama"), TOKENIZER, Source("plain", "object"))
+    run_explain(adapter, controls=1)
+    both = run_explain(adapter, controls=1, seed=1).table("chain").drop_nulls("note")
+    assert both["data"].n_unique() == 2
+    assert both.height == 2 * both["link"].n_unique()
+
+
 def test_every_bit_comes_back_also_after_an_exception(text, run_explain, monkeypatch):
     adapter = planted("mixtral", text)
     adapter.model.train()

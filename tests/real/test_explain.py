@@ -47,7 +47,7 @@ def test_numbers(chain):
 
 
 def test_what_takes_the_activation_away_is_left_with_nothing_to_take(chain):
-    """Layer 28 writes -24,000 into feature 507; without the activation that is what remains."""
+    """What layer 28 writes into feature 507 is all that is there when there is nothing to take away."""
     note = chain.filter(mode="super", metric="start_h")["note"][0]
-    assert note.startswith("feature 507 of the start token is still at 18,0")
+    assert note.startswith("feature 507 of the start token is then at -18,0")
     assert note.endswith("behind layer 28, the layer that takes it away in the clean model")

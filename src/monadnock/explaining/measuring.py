@@ -67,11 +67,11 @@ class Bench:
             values |= dict(self.run.part("effects", name).select("metric", "value").rows())
         return values
 
-    def sizes(self, change: Change | None) -> Tensor:
-        """Return |h| of the start token fed alone, [layer, d_model]."""
+    def alone(self, change: Change | None) -> Tensor:
+        """Return h of the start token fed alone, [layer, d_model]."""
         with nullcontext() if change is None else change.enter():
-            return start_states(self.adapter, self.plan.targets.start_token).residual.abs()
+            return start_states(self.adapter, self.plan.targets.start_token).residual
 
-    def start(self, sizes: Tensor) -> float:
+    def start_h(self, states: Tensor) -> float:
         """Return the largest |h| of the start token, median over the layers in which a massive feature lives."""
-        return float(sizes[list(self.plan.alive)].amax(1).median())
+        return float(states[list(self.plan.alive)].abs().amax(1).median())
