@@ -142,7 +142,9 @@ def test_merging_parts_equals_one_pass(size, seed, gated):
     loaded = AttentionStates(3)
     loaded.load_state_dict(first.state_dict())
     for name in AttentionStates.rules:
-        assert torch.allclose(getattr(loaded, name).double(), getattr(whole, name).double(), rtol=1e-6, equal_nan=True), name
+        assert torch.allclose(
+            getattr(loaded, name).double(), getattr(whole, name).double(), rtol=1e-6, equal_nan=True
+        ), name
 
 
 def test_grouped_queries_read_their_own_key():

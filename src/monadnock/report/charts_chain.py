@@ -120,8 +120,9 @@ def _chart(rows: pl.DataFrame, metric: str, several: str) -> list[Block]:
     if not ((values > 0) & values.is_finite()).any():
         return []
     label = f"{shown.head}{' in %' if shown.share else ''} (log)"
-    hovered = {"cut by": "rung", "what was done": "intervention", "draws": "num_controls"}
-    plot = ladder(frame, "rung", _MARKS, hovered, x_label=label, group="link")
+    hovered = {"cut by": "rung", "draws": "num_controls"}
+    shape = frame.select("rung", "link", "num_controls", *columns)
+    plot = ladder(shape, "rung", _MARKS, hovered, x_label=label, group="link")
     plot.xaxis[0].formatter = LogTickFormatter(min_exponent=4)
     clean = frame["before"].drop_nulls()
     if clean.len() and math.isfinite(clean[0]) and clean[0] > 0:
