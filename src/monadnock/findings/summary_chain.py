@@ -6,9 +6,23 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from monadnock.findings.chain_links import FAILS, HOLDS, LINKS, OPEN, PARTLY, STEPS, WHOLE
-
-from monadnock.findings.chain_links import Link, Measured, Verdict, combine, judge  # isort: skip
+from monadnock.findings.chain_links import (
+    FAILS,
+    GAINS,
+    HOLDS,
+    LINKS,
+    OPEN,
+    PARTLY,
+    PREDICTIONS,
+    ROWS,
+    STEPS,
+    WHOLE,
+    Link,
+    Measured,
+    Verdict,
+    combine,
+    judge,
+)
 from monadnock.findings.manifest import Manifest
 
 METRICS = {
@@ -87,13 +101,13 @@ class Part:
 def parts(table: pl.DataFrame) -> list[Part]:
     """Write the chain over one text: how many links hold, link by link what came of it, and each cause to the end."""
     found = {link: find_cuts(table, link) for link in LINKS}
+    normed = any(found[link] for link in LINKS if link.cause == GAINS)
+    steps = [(link, found[link]) for link in STEPS if found[link]]
     told = [Part("", "", _conclusion(found))]
-    told += [
-        Part(link.name, _word(found[link]) or "not tested", _step(link, found[link])) for link in STEPS if found[link]
-    ]
+    told += [Part(link.name, _word(cuts) or "not tested", _step(link, cuts, normed)) for link, cuts in steps]
     for cause in dict.fromkeys(link.cause for link in WHOLE):
         links = [(link, found[link]) for link in WHOLE if link.cause == cause]
-        if text := _whole(cause, links):
+        if text := _whole(cause, links, normed):
             words = dict.fromkeys(word for _, cuts in links if (word := _word(cuts)))
             told.append(Part(f"{cause}, all the way down", ", ".join(words), text))
     return told
@@ -142,7 +156,7 @@ def _verb(word: str, count: int) -> str:
     return {HOLDS: "hold", PARTLY: "hold in part", FAILS: "do not hold", OPEN: "stay open"}[word]
 
 
-def _step(link: Link, cuts: list[Cut]) -> str:
+def _step(link: Link, cuts: list[Cut], normed: bool) -> str:
     """Tell one link: its verdict, then every way in which it was cut."""
     claim = link.claim[:1].upper() + link.claim[1:]
     notes = list(dict.fromkeys(note for cut in cuts for note in cut.notes))
@@ -151,28 +165,34 @@ def _step(link: Link, cuts: list[Cut]) -> str:
         return f"{claim}: not tested, {'; '.join(notes)}."
     whole = combine(verdict for _, verdict in tested)
     shared = [note for note in notes if len(tested) > 1 and all(note in cut.notes for cut, _ in tested)]
-    told = [f"{claim}: this {whole.word}{_against(link, whole)}."]
+    told = [f"{claim}: this {whole.word}{_against(link, whole, normed)}."]
     for cut, verdict in tested:
-        against = _against(link, verdict) if verdict.word != whole.word else ""
+        against = _against(link, verdict, normed) if verdict.word != whole.word else ""
         tail = f" ({_reason(verdict)}{against})" if len(tested) > 1 or verdict.why else ""
         own = "".join(f"; {note}" for note in cut.notes if note not in shared)
         told.append(f"With {cut.words or 'the cause cut'}, {_numbers(cut, verdict)}{tail}{own}.")
     return " ".join([*told, *(f"{note[:1].upper()}{note[1:]}." for note in shared)])
 
 
-def _whole(cause: str, links: list[tuple[Link, list[Cut]]]) -> str:
+def _whole(cause: str, links: list[tuple[Link, list[Cut]]], normed: bool) -> str:
     """Tell what a cause does all the way down the chain."""
     tested = [(link, cut, cut.verdict) for link, cuts in links for cut in cuts if cut.verdict]
     several = len({cut.words for _, cut, _ in tested}) > 1
     told = []
     for link, cut, verdict in tested:
         done = f"with {cut.words}, " if several else ""
-        told.append(f"{done}{_numbers(cut, verdict, drawn=False)} ({_reason(verdict)}{_against(link, verdict)})")
+        reason = _reason(verdict) + _against(link, verdict, normed)
+        told.append(f"{done}{_numbers(cut, verdict, drawn=bool(verdict.why))} ({reason})")
     return f"All the way down from the {cause}: {'; '.join(told)}." if told else ""
 
 
-def _against(link: Link, verdict: Verdict) -> str:
-    return f", against {link.source}" if verdict.word == FAILS and link.source else ""
+def _against(link: Link, verdict: Verdict, normed: bool) -> str:
+    """Name the paper that a verdict contradicts; on models with norms behind attention and FFN, only oh2024 looked."""
+    if verdict.word != FAILS or not link.source:
+        return ""
+    if not normed:
+        return f", against {link.source}"
+    return ", as oh2024 finds in Gemma 2" if (link.cause, link.effect) == (ROWS, PREDICTIONS) else ""
 
 
 def _reason(verdict: Verdict) -> str:
