@@ -209,6 +209,7 @@ def test_a_mean_over_another_text_is_another_attack(llama, run_attack):
 def test_a_run_of_the_first_schema_version_is_told_apart_once_it_has_attacks(llama, text, run_attack, tmp_path):
     import json
 
+    from monadnock.findings.manifest import SCHEMA_VERSION
     from monadnock.scanning import scan
 
     run = scan(llama, text=text, out=tmp_path / "run", length=LENGTH, tokens=LENGTH, progress=False)
@@ -217,7 +218,7 @@ def test_a_run_of_the_first_schema_version_is_told_apart_once_it_has_attacks(lla
     (run.path / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 1}))
     assert Run.open(run.path).manifest.attacks == []
     run_attack(llama, ks=[1], modes=["zero"], metrics=["perplexity"])
-    assert json.loads((run.path / "manifest.json").read_text())["schema_version"] == 2
+    assert json.loads((run.path / "manifest.json").read_text())["schema_version"] == SCHEMA_VERSION
 
 
 def test_two_writers_keep_each_others_notes(llama, run_attack):
