@@ -36,9 +36,9 @@ _MARKS = (
     Mark("after", "cut", VERMILION),
 )
 _RULE = (
-    f"verdict: a link holds if cutting it takes {GONE:.0%} of its effect away (perplexity: adds as much), and more "
-    f"than any random draw does; in part from {TOUCHED:.0%} on, or where several ways to cut it disagree; it "
-    "stays open where the cause was not away after the cut. The thresholds are ours.",
+    f"verdict: a link holds if cutting it takes {GONE:.0%} of its effect away (perplexity: adds as much) and no random "
+    f"draw does; in part from {TOUCHED:.0%} on, if more than with any draw, or where ways to cut it disagree; it stays "
+    "open where the cause was not away after the cut. The thresholds are ours.",
 )
 
 
