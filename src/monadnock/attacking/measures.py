@@ -50,6 +50,10 @@ class CleanStates:
     def _outputs(self) -> list[dict[int, Any]]:
         return [capture(self.adapter, ids, self._layers) for ids in self.windows.ids]
 
+    def keep(self) -> None:
+        """Make sure that the states are kept by now; inside an attack it would be too late."""
+        _ = self._outputs
+
     def start(self, change: Change | None, window: int) -> tuple[int, Any]:
         """Return the last layer that a change leaves as it is, and what it gives (see `replay`)."""
         layer = -1 if change is None else change.untouched - 1
@@ -109,6 +113,7 @@ class TheChain(Measure):
             for _ in self.clean.windows.ids:
                 step()
         else:
+            self.clean.keep()
             with change.enter():
                 chain = follow_chain(
                     self.clean.adapter,
