@@ -11,6 +11,7 @@ from torch import Tensor
 from monadnock.catalogue import Entry, entry_named
 from monadnock.data.text import built_in_text
 from monadnock.errors import MonadnockError
+from monadnock.findings.words import listed, number
 from monadnock.models import Adapter, States
 from monadnock.models.start import run_layers, start_states
 from monadnock.preparing import evaluating, open_model
@@ -117,7 +118,7 @@ def verify(
     top = states.inner[layer].abs().topk(min(len(known.features), states.inner.shape[1]))
     features, magnitudes = tuple(top.indices.tolist()), tuple(top.values.tolist())
     outcome, comparison = _compare(known, layer, states.experts[layer], features)
-    sizes = ", ".join(f"{index} ({_size(size)})" for index, size in zip(features, magnitudes, strict=True))
+    sizes = ", ".join(f"{index} ({number(size)})" for index, size in zip(features, magnitudes, strict=True))
     stood = "" if massive else ", and no massive activation stood in h after them"
     sentence = (
         f"{comparison} Largest |x_down| in {_place(layer, states.experts[layer])}: {sizes}. "
@@ -187,9 +188,4 @@ def _place(layer: int, expert: int | None) -> str:
 
 
 def _list(indices: Sequence[int]) -> str:
-    *most, last = map(str, indices)
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _size(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return listed([str(index) for index in indices], len(indices))

@@ -49,15 +49,16 @@ def test_names_and_tokens_cannot_write_to_the_terminal(cli, work):
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 9])
-def test_many_runs_stay_within_100_columns(cli, work, count):
+def test_many_runs_stay_within_100_columns(cli, work, count, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # workers of tests set it
     tables = frames()
     names = [f"checkpoint-{i}" for i in range(count)]
     for name in names:
         write(work / name, tables)
     lines = cli("compare", *names).out.splitlines()
     assert max(map(len, lines)) <= 100
-    heads = [line.split() for line in lines if line.startswith(" ") and "checkpoint-0" in line]
-    assert all(line[0] == names[0] for line in heads)
+    heads = [line.split() for line in lines if line.split()[:2] and set(line.split()) <= set(names)]
+    assert heads and all(line[0] == names[0] for line in heads)
     assert [name for line in heads for name in line[1:]] == names[1:]
     places = [i for i, line in enumerate(lines) if line.startswith("massive layer")]
     assert all(lines[i + 1].startswith("massive rows") for i in places)  # no cell is broken

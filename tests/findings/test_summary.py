@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monadnock.findings import TABLES, Run, table
-from monadnock.findings.summary import Summary, _list, _ranges, summarise
+from monadnock.findings.summary import Summary, _ranges, summarise
+from monadnock.findings.words import listed
 from tests.report.conftest import HOSTILE, manifest, rows
 
 
@@ -165,9 +166,9 @@ def test_ranges_say_exactly_the_layers(layers):
 
 
 def test_lists():
-    assert _list(["a"]) == "a"
-    assert _list(["a", "b", "c"]) == "a, b and c"
-    assert _list(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
 
 
 @pytest.mark.parametrize("token", HOSTILE)

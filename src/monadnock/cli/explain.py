@@ -1,6 +1,5 @@
 """`monadnock explain`: cut every link from massive weights to predictions, and say what goes with it."""
 
-from pathlib import Path
 from typing import Annotated
 
 import polars as pl
@@ -9,31 +8,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from monadnock.cli.console import INTERRUPTED, Told, complain, near
+from monadnock.cli import options
+from monadnock.cli.console import near
 from monadnock.findings.chain_links import LINKS
 from monadnock.findings.summary_chain import find_cuts, number, paragraph, texts
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="packaged name, hub id (owner/name@revision), folder or .gguf file")],
-    out: Annotated[
-        Path | None, typer.Option(help="a run of this model to add to, or a new folder  [default: a new one]")
-    ] = None,
+    model: options.Model,
+    out: options.AddTo = None,
     controls: Annotated[int, typer.Option(help="random draws beside each cut", min=1)] = 3,
-    text: Annotated[Path | None, typer.Option(help="text file  [default: a built-in text]")] = None,
-    dataset: Annotated[str | None, typer.Option(help="data set instead, as owner/name:config:split")] = None,
-    tokens: Annotated[int | None, typer.Option(help="tokens in all  [default: 2048]")] = None,
-    length: Annotated[int | None, typer.Option(help="tokens of a window  [default: 1024, or the context]")] = None,
-    bos: Annotated[bool | None, typer.Option("--bos/--no-bos", help="BOS in front  [default: if there is one]")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads over all")] = None,
+    text: options.Text = None,
+    dataset: options.Dataset = None,
+    tokens: options.Tokens = None,
+    length: options.Length = None,
+    bos: options.Bos = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = None,
 ) -> None:
     """Test the chain from massive weights over activations and sinks to predictions, link by link."""
     from monadnock.explaining import explain  # here, so that other verbs start without torch
     from monadnock.preparing import fresh_path
 
     out = fresh_path(model) if out is None else out
-    try:
+    with options.can_go_on(out):
         run = explain(
             model,
             out=out,
@@ -43,15 +41,8 @@ def command(
             tokens=tokens,
             length=length,
             bos=bos,
-            dtype=dtype,
-            device=None if device == "auto" else device,
-            device_map="auto" if device == "auto" else None,
+            **options.loading(dtype, device),
         )
-    except KeyboardInterrupt:
-        if not (out / "manifest.json").is_file():
-            raise
-        complain(f"Stopped; what was measured is in {near(out)}: the same command with --out {near(out)} goes on.")
-        raise Told(INTERRUPTED) from None
     table = run.table("chain")
     for data in texts(table):
         here = table.filter(pl.col("data") == data)

@@ -5,23 +5,24 @@ from typing import Annotated
 
 import typer
 
+from monadnock.cli import options
 from monadnock.cli.console import near, print_summary
 from monadnock.findings import Run
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="packaged name, hub id (owner/name@revision), folder or .gguf file")],
+    model: options.Model,
     out: Annotated[Path | None, typer.Option(help="folder of the run  [default: a new one in monadnock-runs/]")] = None,
     text: Annotated[Path | None, typer.Option(help="text file to scan over  [default: a built-in text]")] = None,
-    dataset: Annotated[str | None, typer.Option(help="data set instead, as owner/name:config:split")] = None,
+    dataset: options.Dataset = None,
     tokens: Annotated[int | None, typer.Option(help="tokens in all  [default: 4096]")] = None,
-    length: Annotated[int | None, typer.Option(help="tokens of a window  [default: 1024, or the context]")] = None,
-    bos: Annotated[bool | None, typer.Option("--bos/--no-bos", help="BOS in front  [default: if there is one]")] = None,
+    length: options.Length = None,
+    bos: options.Bos = None,
     probes: Annotated[
         str | None, typer.Option(help="comma-separated, as weights,activations:query+key  [default: all]")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads over all")] = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = None,
     force: Annotated[bool, typer.Option("--force", help="replace a run that is already there")] = False,
 ) -> None:
     """Find a model's systematic outliers; write a run and its report."""
@@ -35,10 +36,8 @@ def command(
         tokens=tokens,
         length=length,
         bos=bos,
-        probes=None if probes is None else [name.strip() for name in probes.split(",") if name.strip()],
-        dtype=dtype,
-        device=None if device == "auto" else device,
-        device_map="auto" if device == "auto" else None,
+        probes=None if probes is None else options.names(probes),
+        **options.loading(dtype, device),
         force=force,
     )
     tell(run)

@@ -9,17 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from monadnock.cli.console import INTERRUPTED, Told, complain, near
-from monadnock.errors import MonadnockError
+from monadnock.cli import options
+from monadnock.cli.console import near
 from monadnock.findings import Run
 
 
 def command(
     kind: Annotated[str, typer.Argument(help="bos, length or attention")],
-    model: Annotated[str, typer.Argument(help="packaged name, hub id (owner/name@revision), folder or .gguf file")],
-    out: Annotated[
-        Path | None, typer.Option(help="a run of this model to add to, or a new folder  [default: a new one]")
-    ] = None,
+    model: options.Model,
+    out: options.AddTo = None,
     prompt: Annotated[str | None, typer.Option(help="text for bos and attention  [default: the published one]")] = None,
     layer: Annotated[str | None, typer.Option(help="layers to keep maps of too, comma-separated")] = None,
     head: Annotated[str | None, typer.Option(help="heads to keep maps of, besides their mean")] = None,
@@ -27,17 +25,17 @@ def command(
         bool | None, typer.Option("--bos/--no-bos", help="BOS in front, for length and attention  [default: see docs]")
     ] = None,
     text: Annotated[Path | None, typer.Option(help="text file to scan for a new run  [default: built-in]")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads over all")] = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = None,
 ) -> None:
     """Study a model over chosen inputs: where BOS matters, what length does, maps of attention."""
     from monadnock.preparing import fresh_path  # here, so that other verbs start without torch
     from monadnock.studying import study
     from monadnock.studying.inputs import SENTENCES
 
-    layers, heads = _numbers("layer", layer), _numbers("head", head)
+    layers, heads = options.numbers("layer", layer), options.numbers("head", head)
     out = fresh_path(model) if out is None else out
-    try:
+    with options.can_go_on(out):
         run = study(
             model,
             kind,
@@ -47,15 +45,8 @@ def command(
             heads=heads,
             bos=bos,
             text=text,
-            dtype=dtype,
-            device=None if device == "auto" else device,
-            device_map="auto" if device == "auto" else None,
+            **options.loading(dtype, device),
         )
-    except KeyboardInterrupt:
-        if not (out / "manifest.json").is_file():
-            raise
-        complain(f"Stopped; what was seen is in {near(out)}: the same command with --out {near(out)} goes on.")
-        raise Told(INTERRUPTED) from None
     tell(run, kind, SENTENCES if prompt is None and kind != "length" else prompt)
     print(f"Report: {near(run.report())}")
     print(f"Next:   monadnock show {near(run.path)} inputs")
@@ -97,13 +88,3 @@ def tell(run: Run, kind: str, prompt: str | None) -> None:
     if tokens["input"].str.starts_with("no start token").any():
         print("Note:   the tokenizer has no BOS token; the run's start token stands in for it.")
     print(f"Maps:   {studies.kept(run.table('maps').filter(study=kind))}")
-
-
-def _numbers(what: str, given: str | None) -> list[int] | None:
-    """Read comma-separated whole numbers."""
-    if given is None:
-        return None
-    try:
-        return [int(number) for number in given.split(",") if number.strip()]
-    except ValueError:
-        raise MonadnockError(f"{given!r} was given as {what}; give whole numbers, as 1,3,5.") from None

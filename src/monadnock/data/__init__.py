@@ -1,6 +1,6 @@
 """Text: where it comes from, windows of tokens, and the classes that tokens fall into."""
 
-from monadnock.data.token_classes import token_class
+from monadnock.data.token_classes import token_class, token_columns
 from monadnock.data.windows import Windows, token_windows
 
-__all__ = ["Windows", "token_class", "token_windows"]
+__all__ = ["Windows", "token_class", "token_columns", "token_windows"]

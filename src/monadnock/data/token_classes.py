@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -37,6 +37,18 @@ def token_class(text: str, *, position: int, special: bool = False) -> str:
     if word in rules["weak"]:
         return "weak"
     return "delimiter" if set(word) <= rules["delimiter"] or word in rules["delimiter"] else "other"
+
+
+def token_columns(tokenizer: Any, token_id: int, position: int) -> dict[str, Any]:
+    """Return the columns token_id, token and token_class of a token, as tables have them.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        token_id: the token.
+        position: its position in the window.
+    """
+    text, special = tokenizer.decode([token_id]), token_id in tokenizer.all_special_ids
+    return {"token_id": token_id, "token": text, "token_class": token_class(text, position=position, special=special)}
 
 
 def prevailing(values: Sequence[T]) -> T | None:

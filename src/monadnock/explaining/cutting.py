@@ -8,6 +8,7 @@ import polars as pl
 from monadnock.attacking.targets import Aim, Targets, find_targets
 from monadnock.findings import Run
 from monadnock.findings.chain_links import GAINS, MASSIVE, ROWS, SINKS, SUPER
+from monadnock.findings.words import listed
 from monadnock.models import Adapter
 
 MATTERS = 0.01  # super weights are zeroed if they put at least this share of the largest contribution into h
@@ -78,7 +79,7 @@ def make_plan(adapter: Adapter, run: Run) -> Plan:
         cuts.append(Cut("super", num_super, f"{_count(num_super, 'super weight')} of {_place(aim)} zeroed"))
     if ROWS not in missing:
         cuts.append(Cut("zero", num_rows, f"{_count(num_rows, 'massive row')} of {_place(aim)} zeroed"))
-    named = f"feature{'s' * (len(order) > 1)} {_list([str(feature) for feature in order])}" if order else ""
+    named = f"feature{'s' * (len(order) > 1)} {listed([str(feature) for feature in order])}" if order else ""
     if GAINS not in missing:
         cuts.append(Cut("gain", len(order), f"the gains behind attention and FFN at {named} set to their median"))
     if MASSIVE not in missing:
@@ -142,7 +143,3 @@ def _place(aim: Aim) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"the {noun}" if number == 1 else f"the {number} {noun}s"
-
-
-def _list(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

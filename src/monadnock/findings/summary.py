@@ -11,6 +11,7 @@ from monadnock.findings.summary_attacks import attacks
 from monadnock.findings.summary_chain import chain
 from monadnock.findings.summary_explain import consistency, emergence, implicit_scaling, rotary_offsets
 from monadnock.findings.summary_studies import bos_matters, length_matters
+from monadnock.findings.words import listed, number
 
 LISTED_ENTRIES = 32  # see table `activations`
 
@@ -75,17 +76,6 @@ def summarise(manifest: Manifest, tables: Tables) -> Summary:
     return Summary(tuple(items))
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _list(words: list[str], most: int = 6) -> str:
-    """Join words for a sentence: `a, b and c`, or `a, b and 3 more`."""
-    if len(words) > most:
-        words = [*words[:most], f"{len(words) - most} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def _shown(token: str) -> str:
     return repr(token) if token.strip() else f"{token!r} (blank)"
 
@@ -123,15 +113,15 @@ def _massive_layer(manifest: Manifest, tables: Tables) -> str:
     if not massive.height:
         return (
             f"none: no entry of x_down is massive when {manifest.text.start_token!r} is fed alone; the largest is "
-            f"{_number(first['magnitude'])} in row {first['feature']} of layer {first['layer']}{expert}."
+            f"{number(first['magnitude'])} in row {first['feature']} of layer {first['layer']}{expert}."
         )
-    rows = [f"{row['feature']} (|x_down| {_number(row['magnitude'])})" for row in massive.iter_rows(named=True)]
+    rows = [f"{row['feature']} (|x_down| {number(row['magnitude'])})" for row in massive.iter_rows(named=True)]
     rest = table.filter(~pl.col("massive"))
-    largest_rest = f"; the next row has {_number(rest['magnitude'][0])}" if rest.height else ""
+    largest_rest = f"; the next row has {number(rest['magnitude'][0])}" if rest.height else ""
     noun = "row" if len(rows) == 1 else "rows"
     gated = "weights" not in tables or "gate" in tables["weights"]["module"]
     matrices = "W_up and W_gate" if gated else "W_up"
-    return f"layer {first['layer']}{expert}, {noun} {_list(rows)} of {matrices}{largest_rest}{_runner_up(tables)}."
+    return f"layer {first['layer']}{expert}, {noun} {listed(rows)} of {matrices}{largest_rest}{_runner_up(tables)}."
 
 
 def _runner_up(tables: Tables) -> str:
@@ -146,7 +136,7 @@ def _runner_up(tables: Tables) -> str:
     if inner.height < 2:
         return ""
     second = inner.sort("value", descending=True).row(1, named=True)
-    return f"; the next layer is {second['layer']}, with {_number(second['value'])}"
+    return f"; the next layer is {second['layer']}, with {number(second['value'])}"
 
 
 def _features(_manifest: Manifest, tables: Tables) -> str:
@@ -159,9 +149,9 @@ def _features(_manifest: Manifest, tables: Tables) -> str:
         stages = []
         for row in table.filter(pl.col("feature") == feature).sort("birth").iter_rows(named=True):
             below = "" if row["massive"] else ", below the bound"
-            stages.append(f"{_span(row['birth'], row['death'])}, up to {_number(abs(row['peak_value']))}{below}")
+            stages.append(f"{_span(row['birth'], row['death'])}, up to {number(abs(row['peak_value']))}{below}")
         lives.append(f"{feature} ({'; '.join(stages)})")
-    return f"massive in the residual of the start token: {_list(lives)}."
+    return f"massive in the residual of the start token: {listed(lives)}."
 
 
 def _span(birth: int, death: int | None) -> str:
@@ -186,7 +176,7 @@ def _tokens(_manifest: Manifest, tables: Tables) -> str:
     ]
     over = table.filter(pl.col("overflows_float16")).height
     warning = " Some are beyond 65504 and overflow float16." if over else ""
-    return f"massive activations in the residual sit on {_list(named)}.{warning}"
+    return f"massive activations in the residual sit on {listed(named)}.{warning}"
 
 
 def _sinks(manifest: Manifest, tables: Tables) -> str:
@@ -229,7 +219,7 @@ def _super_weights(_manifest: Manifest, tables: Tables) -> str:
     row = table.row(0, named=True)
     return (
         f"W_down[{row['row']}, {row['column']}] of layer {row['layer']} is {row['weight']:.3g} and puts "
-        f"{_number(row['contribution'])} into feature {row['row']}."
+        f"{number(row['contribution'])} into feature {row['row']}."
     )
 
 
@@ -242,7 +232,7 @@ def _norm_gains(_manifest: Manifest, tables: Tables) -> str:
     row = table.sort("ratio", descending=True).row(0, named=True)
     return (
         f"gains after attention and FFN are massive weights themselves: at feature {row['feature']}, {row['norm']} of "
-        f"layer {row['layer']} has {_number(row['gain'])}, {_number(row['ratio'])} times its median."
+        f"layer {row['layer']} has {number(row['gain'])}, {number(row['ratio'])} times its median."
     )
 
 
@@ -257,7 +247,7 @@ def _eight_bit(_manifest: Manifest, tables: Tables) -> str:
         + f" ({row['w8_error']:.1%})"
         for row in worst.iter_rows(named=True)
     ]
-    return f"one absmax scale per tensor rounds worst in {_list(names)}; the median module loses " + (
+    return f"one absmax scale per tensor rounds worst in {listed(names)}; the median module loses " + (
         f"{table['w8_error'].median():.1%}."
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from monadnock.findings import words
 from monadnock.findings.manifest import Manifest
 
 _CLEAN = "none"
@@ -200,4 +201,4 @@ def _number(value: float, metric: str) -> str:
         return "NaN" if math.isnan(value) else "infinity"
     if (metric.startswith("acc") or metric in ("sink_share", "top1_agreement")) and 0 <= value <= 1:
         return f"{value:.0%}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return words.number(value)

@@ -24,6 +24,7 @@ from monadnock.findings.chain_links import (
     judge,
 )
 from monadnock.findings.manifest import Manifest
+from monadnock.findings.words import listed
 
 METRICS = {
     "start_h": "|h| of the start token",
@@ -141,12 +142,8 @@ def _conclusion(found: Mapping[Link, list[Cut]]) -> str:
         return "No link of the chain could be tested."
     if total == len(words.get(HOLDS, [])):
         return "Every link of the chain that could be tested holds."
-    told = [f"{_list(words[word])} {_verb(word, len(words[word]))}" for word in _ORDER if word in words]
+    told = [f"{listed(words[word])} {_verb(word, len(words[word]))}" for word in _ORDER if word in words]
     return f"Of the links of the chain, {'; '.join(told)}."
-
-
-def _list(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _verb(word: str, count: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from monadnock.findings.manifest import Manifest
+from monadnock.findings.words import listed, number
 
 Tables = Mapping[str, pl.DataFrame]
 
@@ -128,13 +129,13 @@ def emergence(_manifest: Manifest, tables: Tables) -> str:
         return ""
     way = found[0]
     block, layer = _BLOCKS[way["made_by"]], way["made_layer"]
-    said = f"{block} of layer {layer} adds most to feature {way['feature']} of the start token: {_number(way['made'])}"
+    said = f"{block} of layer {layer} adds most to feature {way['feature']} of the start token: {number(way['made'])}"
     said += _source(tables["trace"], way)
     if way["peak_layer"] != layer:
-        said += f"; it grows to {_number(way['peak'])} behind layer {way['peak_layer']}"
+        said += f"; it grows to {number(way['peak'])} behind layer {way['peak_layer']}"
     losses = _losses(tables["contributions"], way)
-    taken = f"{_list(losses, 4)} take{'s' * (len(losses) == 1)} it away" if losses else "no later block takes it away"
-    return f"{said}; {taken}; {_number(way['left'])} is left behind the last layer."
+    taken = f"{listed(losses, 4)} take{'s' * (len(losses) == 1)} it away" if losses else "no later block takes it away"
+    return f"{said}; {taken}; {number(way['left'])} is left behind the last layer."
 
 
 def _source(trace: pl.DataFrame, way: dict) -> str:
@@ -144,9 +145,9 @@ def _source(trace: pl.DataFrame, way: dict) -> str:
     prefix = "attn" if way["made_by"] == "attention" else "mlp"
     given, update = found.get(f"{prefix}_output"), found.get(f"{prefix}_update")
     if given and update:
-        return f", once the norm behind it has raised its largest |value| from {_number(given['top1'])}"
+        return f", once the norm behind it has raised its largest |value| from {number(given['top1'])}"
     if way["made_by"] == "mlp" and (inner := found.get("down_proj_input")):
-        return f", from an x_down of {_number(inner['top1'])} (row {inner['feature']})"
+        return f", from an x_down of {number(inner['top1'])} (row {inner['feature']})"
     return ""
 
 
@@ -156,7 +157,7 @@ def _losses(contributions: pl.DataFrame, way: dict) -> list[str]:
     steps = steps.filter(pl.col("feature") == way["feature"], pl.col("layer") > way["peak_layer"])
     sign = -1 if way["peak"] > 0 else 1
     return [
-        f"{_BLOCKS[name]} of layer {row['layer']} ({_number(row[name])})"
+        f"{_BLOCKS[name]} of layer {row['layer']} ({number(row[name])})"
         for row in steps.iter_rows(named=True)
         for name in _BLOCKS
         if sign * row[name] >= _LOSS * abs(way["peak"])
@@ -182,7 +183,7 @@ def implicit_scaling(_manifest: Manifest, tables: Tables) -> str:
         return "no head has a sink, a sink logit or a gate that scales what it reads."
     counts = heads["kind"].value_counts(sort=True).sort("count", "kind", descending=[True, False])
     kinds = [f"{n} by {scaled_by(kind)}" for kind, n in counts.rows()] if counts.height > 1 else []
-    by = f", {_list(kinds)}" if kinds else f" by {scaled_by(counts['kind'][0])}"
+    by = f", {listed(kinds)}" if kinds else f" by {scaled_by(counts['kind'][0])}"
     middle = [heads[name].fill_nan(None).median() for name in ("mean", "p10", "p90")]
     spread = "" if None in middle else f" (a tenth of the queries below {middle[1]:.2f}, a tenth above {middle[2]:.2f})"
     return (
@@ -200,7 +201,7 @@ def rotary_offsets(_manifest: Manifest, tables: Tables) -> str:
     if offsets.height:
         counts = offsets["feature"].drop_nulls().value_counts().sort("count", "feature", descending=[True, False])
         said = f"{offsets.height:,} of {table.height:,} rotary features of heads are offset features"
-        said += f", most often feature {_list([str(f) for f in counts['feature'].head(3)])}" if counts.height else ""
+        said += f", most often feature {listed([str(f) for f in counts['feature'].head(3)])}" if counts.height else ""
         slow = table.filter(pl.col("bound_frequency"))
         shares = [part["bound_frequency"].mean() for part in (offsets, table)]
         shares += [part["bound_angle"].mean() for part in (offsets, slow)]
@@ -216,7 +217,7 @@ def rotary_offsets(_manifest: Manifest, tables: Tables) -> str:
     if chosen.height:
         counts = chosen["feature"].value_counts().sort("count", "feature", descending=[True, False]).head(3)
         heads = [f"{feature} ({count})" for feature, count in counts.rows()]
-        said += f"; in {_heads(chosen.height)} with a sink, the sink stands out most often by feature {_list(heads)}"
+        said += f"; in {_heads(chosen.height)} with a sink, the sink stands out most often by feature {listed(heads)}"
     return f"{said}."
 
 
@@ -240,7 +241,7 @@ def consistency(_manifest: Manifest, tables: Tables) -> str:
     none = "; an2025's own rule finds no weight outlier" if own.height and criterion != "an2025" else ""
     return (
         f"share of outliers of one kind that are outliers of another, by {criterion} (in brackets Llama-2-7B in "
-        f"an2025): {_list(parts)}{none}."
+        f"an2025): {listed(parts)}{none}."
     )
 
 
@@ -250,13 +251,3 @@ def _short(name: str) -> str:
 
 def _heads(number: int) -> str:
     return f"{number:,} head{'s' * (number != 1)}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _list(words: list[str], most: int = 6) -> str:
-    if len(words) > most:
-        words = [*words[:most], f"{len(words) - most} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

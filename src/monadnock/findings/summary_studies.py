@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from monadnock.findings import words
 from monadnock.findings.manifest import Manifest
 
 LISTED_SHARE = 0.1  # of all heads: a token that is not massive is told if so many have it as a sink
@@ -75,7 +76,7 @@ def length_matters(manifest: Manifest, tables: Mapping[str, pl.DataFrame]) -> st
     least = max(1, LISTED_SHARE * manifest.model.num_layers * manifest.model.num_heads)
     without = pl.col("input").str.ends_with("no BOS")
     said: list[str] = []
-    for words, rows in (("Without BOS", tokens.filter(without)), ("With BOS in front", tokens.filter(~without))):
+    for front, rows in (("Without BOS", tokens.filter(without)), ("With BOS in front", tokens.filter(~without))):
         inputs = sorted(rows.partition_by("input", maintain_order=True), key=lambda part: part.height)
         if not inputs:
             continue
@@ -86,11 +87,11 @@ def length_matters(manifest: Manifest, tables: Mapping[str, pl.DataFrame]) -> st
             places = {row["position"] for row in has.values()}
             told = [f"the strongest sink is at {_positions(places)} ({_counts(has)})"]
             if none := [str(height) for height in sinks if height not in has]:
-                told.append(f"at {_list(none)} tokens there is none")
+                told.append(f"at {words.listed(none, 4)} tokens there is none")
         massive = {place for part in inputs for place in part.filter(pl.col("massive"))["position"]}
         told.append(f"massive behind layer {shown_layer(manifest, tables)}: {_positions(massive)}")
-        words = words if said else f"w{words[1:]}"  # what follows a topic is small
-        said.append(f"{words}, from {inputs[0].height} to {inputs[-1].height} tokens, {'; '.join(told)}.")
+        front = front if said else f"w{front[1:]}"  # what follows a topic is small
+        said.append(f"{front}, from {inputs[0].height} to {inputs[-1].height} tokens, {'; '.join(told)}.")
     return " ".join(said)
 
 
@@ -101,13 +102,13 @@ def _counts(sinks: Mapping[int, dict]) -> str:
 
 
 def _positions(places: set[int]) -> str:
-    words = [str(place) for place in sorted(places)]
-    return "none" if not words else f"position{'s' * (len(words) > 1)} {_list(words)}"
+    told = [str(place) for place in sorted(places)]
+    return "none" if not told else f"position{'s' * (len(told) > 1)} {words.listed(told, 4)}"
 
 
 def _massive(rows: pl.DataFrame) -> str:
     found = rows.filter(pl.col("massive")).sort("top1", descending=True).to_dicts()
-    return _list([f"{row['token']!r} (|h| {number(row['top1'])})" for row in found]) if found else "none"
+    return words.listed([f"{row['token']!r} (|h| {number(row['top1'])})" for row in found], 4) if found else "none"
 
 
 def _verdict(found: Mapping[str, pl.DataFrame]) -> str:
@@ -123,7 +124,7 @@ def _verdict(found: Mapping[str, pl.DataFrame]) -> str:
     elif len(where) == len(put):
         said = "wherever it stands"
     else:
-        said = f"only {_list([name.removeprefix(mark).strip() for name in where])}"
+        said = f"only {words.listed([name.removeprefix(mark).strip() for name in where], 4)}"
     first = all(rows.filter(pl.col("position") == 0)["massive"].any() for rows in found.values())
     return f" {mark} is massive {said}." + " The first token is massive whichever it is." * first
 
@@ -132,7 +133,7 @@ def kept(maps: pl.DataFrame) -> str:
     """Say of which layers and heads there are maps."""
     mean = sorted(maps.filter(pl.col("head").is_null())["layer"].drop_nulls().unique())
     single = maps.drop_nulls(["layer", "head"]).select("layer", "head").unique().sort("layer", "head").rows()
-    said = [f"layers {_list([str(layer) for layer in mean], 9)}, mean over heads"] if mean else []
+    said = [f"layers {words.listed([str(layer) for layer in mean], 9)}, mean over heads"] if mean else []
     said += [f"head {head} of layer {layer}" for layer, head in single[:9]]
     return "; ".join(said + [f"{len(single) - 9} more"] * (len(single) > 9)) or "none"
 
@@ -146,9 +147,4 @@ def number(value: float | None) -> str:
     """Return a magnitude as sentences tell it."""
     if value is None:
         return "unknown"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _list(words: list[str], most: int = 4) -> str:
-    words = words if len(words) <= most else [*words[:most], f"{len(words) - most} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return words.number(value)

@@ -68,7 +68,8 @@ def _through_interface(
         attention.passed[module] = None
         read, mixed = used.output[0], args[0].reshape(used.output[0].shape)  # [seq, head, d_head]
         gate = None
-        if not torch.equal(read.nan_to_num(), mixed.nan_to_num()):  # NaN is no gate
+        same = torch.equal(read, mixed) or torch.equal(read.nan_to_num(), mixed.nan_to_num())  # NaN is no gate
+        if not same:
             gate = (mixed.float().norm(dim=-1) / read.float().norm(dim=-1).clamp(min=1e-30)).t()
         watch(HeadStates(used.query, used.key, used.value, used.scale, used.num_queries, turns.get(layer), gate))
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import polars as pl
 
-from monadnock.data import Windows, token_class
+from monadnock.data import Windows, token_columns
 from monadnock.errors import MonadnockError, nearest
 from monadnock.models import Adapter
 from monadnock.sites import Site, Stream
@@ -83,20 +83,11 @@ class Evidence:
 
     def token(self, window: int, position: int) -> dict[str, Any]:
         """Return the columns token_id, token and token_class of a position."""
-        token_id = int(self.windows.ids[window, position])
-        text, special = self._decoded(token_id)
-        return {
-            "token_id": token_id,
-            "token": text,
-            "token_class": token_class(text, position=position, special=special),
-        }
-
-    def _decoded(self, token_id: int) -> tuple[str, bool]:
         known = self.__dict__.setdefault("_tokens", {})
-        if token_id not in known:
-            tokenizer = self.adapter.tokenizer
-            known[token_id] = (tokenizer.decode([token_id]), token_id in tokenizer.all_special_ids)
-        return known[token_id]
+        place = int(self.windows.ids[window, position]), position == 0
+        if place not in known:
+            known[place] = token_columns(self.adapter.tokenizer, place[0], position)
+        return known[place]
 
 
 @cache

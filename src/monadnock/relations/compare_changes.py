@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from monadnock.findings.words import listed
 from monadnock.relations.compare_join import Side, difference, join, overview, ratio, together
 from monadnock.relations.compare_tables import COMPARED, Compared, Value
-from monadnock.relations.compare_words import listed, number, signed, times, where
+from monadnock.relations.compare_words import number, signed, times, where
 
 _FEW = 4  # what was gained or lost is named in a sentence up to this number, and else only counted
 _COLUMNS = {

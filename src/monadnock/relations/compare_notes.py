@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from monadnock.findings.manifest import Manifest
+from monadnock.findings.words import listed
 from monadnock.relations.compare_join import MISSING, Side, left_out
 from monadnock.relations.compare_tables import COMPARED
-from monadnock.relations.compare_words import listed
 
 _FEW = 6  # tables that are named
 _DTYPES = "small changes are rounding, and a head near the bound may gain or lose its sink by it"

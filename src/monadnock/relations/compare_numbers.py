@@ -200,7 +200,8 @@ def _first_sinks(side: Side) -> Found | None:
     layers = _rows(side, "heads", pl.col("sink"), pl.col("sink_position") == 0)["layer"].drop_nulls()
     if not layers.len():
         return None
-    return Found(int(layers.min()), f"depth {depth(int(layers.min()), side.manifest.model.num_layers):.2f}")  # type: ignore[arg-type]
+    first = layers.sort()[0]
+    return Found(first, f"depth {depth(first, side.manifest.model.num_layers):.2f}")
 
 
 def _matrices(axis: str, column: str, statistic: str) -> Callable[[Side], Found | None]:
@@ -208,7 +209,8 @@ def _matrices(axis: str, column: str, statistic: str) -> Callable[[Side], Found 
         rows = _rows(side, "weights", pl.col("axis") == axis, pl.col(column).is_finite())
         if statistic == "max":
             return _largest(rows, column, "module", "layer", "expert")
-        return Found(float(rows[column].median())) if rows.height else None  # type: ignore[arg-type]
+        middle = rows[column].median()
+        return Found(middle) if isinstance(middle, float) else None
 
     return find
 
@@ -323,8 +325,8 @@ NUMBERS: tuple[Number, ...] = (
         "share",
     ),
     Number(
-        "offsets that keep their sign",
-        "share of the rotary offset features within rotary.bound_frequency",
+        "offsets of half a turn at most",
+        "share of the rotary offset features with theta P <= pi: rotary.bound_frequency",
         ("rotary",),
         _share("rotary", "bound_frequency", pl.col("offset")),
         "share",

@@ -74,15 +74,3 @@ def where(spec: Compared, row: Mapping[str, Any], keys: Sequence[str]) -> str:
             else ", ".join(filter(None, (f"{row['mode']} {row['k']}", row["where"])))
         )
     return ", ".join(named(spec.words.get(key, key), row[key]) for key in keys if row[key] is not None)
-
-
-def listed(words: Sequence[str], most: int) -> str:
-    """Join words for a sentence, the first few and how many more there are.
-
-    Example:
-        >>> listed(["a", "b", "c", "d"], 2)
-        'a, b and 2 more'
-    """
-    if len(words) > most:
-        words = [*words[:most], f"{len(words) - most} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

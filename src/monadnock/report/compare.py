@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monadnock.errors import MonadnockError
+from monadnock.findings.words import listed
 from monadnock.relations.compare import Comparison
 from monadnock.relations.compare_join import Side
-from monadnock.relations.compare_words import listed
 from monadnock.report import compare_charts, compare_lists, facts, text
 from monadnock.report.page import fill, write_page
 from monadnock.report.parts import Block

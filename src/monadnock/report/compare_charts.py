@@ -122,7 +122,7 @@ SINKS = (
     ),
     Curve(
         "Update at sinks / at other tokens",
-        "How much attention writes at tokens that are sinks, against others.",
+        "How much attention adds to h at tokens that are sinks, against others.",
         "zero_update",
         by_layer(_finite("ratio").mean()),
         ("ratio", "sinks", "others"),

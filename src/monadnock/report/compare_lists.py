@@ -2,11 +2,12 @@
 
 import polars as pl
 
+from monadnock.findings.words import listed
 from monadnock.relations import compare_numbers
 from monadnock.relations.compare import Comparison
 from monadnock.relations.compare_join import joined, spec_of, together
 from monadnock.relations.compare_tables import TOLD, Value
-from monadnock.relations.compare_words import listed, number, signed, times
+from monadnock.relations.compare_words import number, signed, times
 from monadnock.report import attacks as looks
 from monadnock.report import text
 from monadnock.report.compare_lines import over_runs

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monadnock.data import token_class
+from monadnock.data import token_columns
 from monadnock.models import Adapter, AttentionBlock
 from monadnock.models.start import run_layers
 from monadnock.sites import Site, Stream
@@ -79,7 +79,7 @@ def observe_input(
         watchers[Site(Stream.RESIDUAL, layer)] = _keeper(states, layer)
         watchers[Site(Stream.ATTN_PROBS, layer)] = attention[layer].take
     run_layers(adapter, ids, watchers)
-    tokens = _tokens(adapter.tokenizer, ids.tolist())
+    tokens = [token_columns(adapter.tokenizer, token, position) for position, token in enumerate(ids.tolist())]
     rows = []
     for layer, seen in enumerate(attention):
         facts = _states(states[layer], medians[layer]) | _keys(seen)
@@ -143,12 +143,3 @@ def uniform(num_queries: Tensor) -> Tensor:
     size, width = len(num_queries), int(num_queries.max())
     share = 1 / torch.arange(1, size + 1, dtype=torch.float64).clamp(max=width)  # of each query
     return torch.stack([share[key : key + int(count)].mean() for key, count in enumerate(num_queries)])
-
-
-def _tokens(tokenizer: Any, ids: list[int]) -> list[dict[str, Any]]:
-    found = []
-    for position, token_id in enumerate(ids):
-        text, special = tokenizer.decode([token_id]), token_id in tokenizer.all_special_ids
-        kind = token_class(text, position=position, special=special)
-        found.append({"token_id": token_id, "token": text, "token_class": kind})
-    return found
