@@ -175,3 +175,19 @@ def test_files_are_short_and_open_with_what_they_are(source):
     assert told
     assert text.startswith(('"""', 'r"""'))
     assert told.splitlines()[0].endswith(".")
+
+
+def test_the_tree_in_the_readme_has_every_file():
+    tree = re.search(r"^src/monadnock/\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M)
+    assert tree
+    told, room = set(), ""
+    for line in tree[1].splitlines():
+        names = line[:26].split()
+        room = room if line.startswith("    ") else names[0] if names[0].endswith("/") else ""
+        told |= {name if name.endswith("/") else room + name for name in names if "." in name or name == room}
+    files = [
+        path.relative_to(SOURCE) for path in SOURCES if path.name != "__init__.py" and "families" not in path.parts
+    ]
+    missing = [str(file) for file in files if not any(file.match(name) for name in told)]
+    assert not missing
+    assert all(list(SOURCE.glob(name)) for name in told - {"tests/", "benchmarks/", "docs/"})  # nothing that is gone

@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from monadnock.data import Windows, token_windows
 from monadnock.errors import MonadnockError
+from monadnock.findings import Run
 from monadnock.findings.manifest import ModelFacts, TextFacts
+from monadnock.findings.run import check_free
 from monadnock.models import Adapter, Source, load
 
 DEFAULT_LENGTH = 1024
@@ -80,6 +82,19 @@ def fresh_path(model: Any) -> Path:
     name = str(model) if isinstance(model, (str, Path)) else getattr(model, "name_or_path", "") or "model"
     name = "".join(char if char.isalnum() or char in "-_." else "-" for char in Path(name).name) or "model"
     return Path("monadnock-runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def known_run(model: Any, out: str | Path | None) -> tuple[Path, Run | None]:
+    """Return the folder that a verb adds to, and the run that is in it; by default a new folder.
+
+    Raises:
+        MonadnockError: if something else is in it, or a run that cannot be read.
+    """
+    path = Path(out) if out is not None else fresh_path(model)
+    if (path / "manifest.json").is_file():
+        return path, Run.open(path)
+    check_free(path.absolute(), force=False)
+    return path, None
 
 
 def model_facts(adapter: Adapter) -> ModelFacts:

@@ -1,28 +1,24 @@
 """Attack a model in many ways: measure each, write it at once, and go on where a stopped start left off."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from monadnock.attacking.cells import Cell, label, make_cells, part_name
+from monadnock.attacking.cells import Cell, label, make_cells
 from monadnock.attacking.measures import CleanStates, Generations, Measure, Predictions, TheChain, Zeroshot
 from monadnock.attacking.modes import Change
+from monadnock.attacking.recording import attack_facts, missing_parts, record
 from monadnock.attacking.request import METRICS, Asked, check_modes, check_possible, parse_metrics
-from monadnock.attacking.targets import Targets, check_aim, find_targets
+from monadnock.attacking.targets import check_aim, find_targets
 from monadnock.data import Windows
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
 from monadnock.evaluation.tasks import Tasks
 from monadnock.findings import Run
-from monadnock.findings.manifest import AttackFacts
-from monadnock.findings.run import check_free
 from monadnock.models import Adapter
-from monadnock.preparing import bar, evaluating, fresh_path, open_model, text_facts, text_windows, versions
+from monadnock.preparing import bar, evaluating, known_run, open_model, text_windows
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
-from monadnock.stats.probabilities import SEEN_SHARE
-from monadnock.thresholds import GU2025_SINK_MASS
 
 MODES_BY_DEFAULT = ("zero", "retain", "random")
 KS_BY_DEFAULT = (1, 3, 5, 10, 30, 50)
@@ -92,10 +88,7 @@ def attack(
     if limit is not None and asked.tasks is None:
         raise MonadnockError(f"A limit of {limit} examples was given, but no tasks were asked for (--metric tasks).")
     check_text(text, dataset)
-    path = Path(out) if out is not None else fresh_path(model)
-    known = Run.open(path) if (path / "manifest.json").is_file() else None
-    if known is None:
-        check_free(path.absolute(), force=False)
+    path, known = known_run(model, out)
     tasks = [Tasks([name], limit=limit) for name in asked.tasks or ()]
     adapter = open_model(model, tokenizer, progress=progress, **options)
     check_aim(adapter, layers, rows, expert)
@@ -103,17 +96,15 @@ def attack(
     tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens
     source: dict[str, Any] = {"text": text, "dataset": dataset, "tokens": tokens, "length": length, "bos": bos}
     windows = text_windows(adapter, seed=seed, stride=stride, **source)
-    if known is None:
-        run = scan(adapter, out=path, probes=["start_token"], seed=seed, progress=progress, **source)
-    else:
-        run = known
+    run = known or scan(adapter, out=path, probes=["start_token"], seed=seed, progress=progress, **source)
     with evaluating(adapter.model):
         sums = weight_sums(adapter)
         check_same(run, adapter, sums)
         targets = find_targets(adapter, run, layers=layers, rows=rows, expert=expert)
         cells = make_cells(adapter, targets, windows, modes, ks, seeds)
         measures = _measures(adapter, windows, asked, tasks, [cell.change for cell in cells if cell.change])
-        run.note(_facts(adapter, windows, targets, asked, sums))
+        asked_metrics = [name for name in METRICS if name in asked.names]
+        run.note(attack_facts(adapter, windows, targets.start_token, sums, asked_metrics))
         _fill(run, cells, measures, progress=progress)
     return run
 
@@ -139,30 +130,8 @@ def _fill(run: Run, cells: list[Cell], measures: list[tuple[Measure, list[str]]]
     todo = []
     for cell in cells:
         for measure, parts in measures:
-            missing = [part for part in parts if not run.has(measure.table, part_name(cell, measure, part))]
-            if missing:
+            if missing := missing_parts(run, cell, measure, parts):
                 todo.append((cell, measure, missing))
     with bar("attacks", sum(measure.steps for _, measure, _ in todo), progress) as step:
         for cell, measure, missing in todo:
-            for part, rows in measure.run(cell.change, missing, step).items():
-                if measure.table == "effects":
-                    first = part_name(cells[0], measure, part)
-                    clean = rows if cell.change is None else run.part("effects", first).to_dicts()
-                    known = {(row["metric"], row["data"]): row["value"] for row in clean}
-                    rows = [row | {"baseline": known.get((row["metric"], row["data"]))} for row in rows]
-                run.add(measure.table, part_name(cell, measure, part), [cell.columns | row for row in rows])
-
-
-def _facts(adapter: Adapter, windows: Windows, targets: Targets, asked: Asked, sums: list[float]) -> AttackFacts:
-    return AttackFacts(
-        monadnock=version("monadnock"),
-        text=text_facts(adapter, windows, targets.start_token),
-        stride=windows.num_scored,
-        attention=adapter.config._attn_implementation
-        + ("; for the chain eager, observed in blocks" if "chain" in asked.names else ""),
-        device=str(adapter.device),
-        metrics=[name for name in METRICS if name in asked.names],
-        weight_sums=sums,
-        thresholds={"gu2025.sink_mass": GU2025_SINK_MASS, "monadnock.seen_share": SEEN_SHARE},
-        versions=versions() | ({"lm-eval": version("lm-eval")} if asked.tasks is not None else {}),
-    )
+            record(run, cell, cells[0], measure, missing, step)

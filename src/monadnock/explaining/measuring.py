@@ -8,6 +8,7 @@ from torch import Tensor
 from monadnock.attacking.cells import Cell, label, make_cells, part_name
 from monadnock.attacking.measures import CleanStates, Measure, Predictions, TheChain
 from monadnock.attacking.modes import Change
+from monadnock.attacking.recording import missing_parts, record
 from monadnock.data import Windows
 from monadnock.explaining.cutting import Plan
 from monadnock.findings import Run
@@ -44,27 +45,16 @@ class Bench:
 
     def missing(self, cells: Sequence[Cell]) -> int:
         """Return how many steps of measuring are left."""
-        return sum(
-            measure.steps for cell in cells for measure, part in self._parts if not self._has(cell, measure, part)
-        )
-
-    def _has(self, cell: Cell, measure: Measure, part: str) -> bool:
-        return self.run.has("effects", part_name(cell, measure, part))
+        parts = [(cell, measure, part) for cell in cells for measure, part in self._parts]
+        return sum(measure.steps for cell, measure, part in parts if missing_parts(self.run, cell, measure, [part]))
 
     def effects(self, cell: Cell, step: Callable[[], None]) -> Values:
         """Return the metrics under an attack; what is not on disk yet is measured, and written at once."""
         values: Values = {}
         for measure, part in self._parts:
-            name = part_name(cell, measure, part)
-            if not self.run.has("effects", name):
-                self._states.last(0)  # kept before anything is changed
-                rows = measure.run(cell.change, [part], step)[part]
-                first = self.run.part("effects", part_name(self.clean_cell, measure, part)) if cell.change else None
-                clean = {row["metric"]: row["value"] for row in rows if first is None}
-                if first is not None:
-                    clean = dict(first.select("metric", "value").rows())
-                self.run.add("effects", name, [cell.columns | row | {"baseline": clean[row["metric"]]} for row in rows])
-            values |= dict(self.run.part("effects", name).select("metric", "value").rows())
+            if missing := missing_parts(self.run, cell, measure, [part]):
+                record(self.run, cell, self.clean_cell, measure, missing, step)
+            values |= dict(self.run.part("effects", part_name(cell, measure, part)).select("metric", "value").rows())
         return values
 
     def alone(self, change: Change | None) -> Tensor:

@@ -1,24 +1,18 @@
 """Explain a model: cut every link of the causal chain, cut the same number at random, and write down what goes."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from monadnock.data import Windows
+from monadnock.attacking.recording import attack_facts
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
 from monadnock.explaining.cutting import make_plan
 from monadnock.explaining.measuring import Bench
 from monadnock.explaining.testing import LinkTests
 from monadnock.findings import Run
-from monadnock.findings.manifest import AttackFacts
-from monadnock.findings.run import check_free
-from monadnock.models import Adapter
-from monadnock.preparing import evaluating, fresh_path, open_model, text_facts, text_windows, versions
+from monadnock.preparing import evaluating, known_run, open_model, text_windows
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
-from monadnock.stats.probabilities import SEEN_SHARE
-from monadnock.thresholds import GU2025_SINK_MASS
 
 CONTROLS_BY_DEFAULT = 3
 SHORTEST = 16  # tokens of a window: uniform attention gives the first of 8 tokens more than a sink's 0.3
@@ -77,33 +71,16 @@ def explain(
             "head has a sink, with or without massive activations."
         )
     check_text(text, dataset)
-    path = Path(out) if out is not None else fresh_path(model)
-    known = Run.open(path) if (path / "manifest.json").is_file() else None
-    if known is None:
-        check_free(path.absolute(), force=False)
+    path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens
     source: dict[str, Any] = {"text": text, "dataset": dataset, "tokens": tokens, "length": length, "bos": bos}
     windows = text_windows(adapter, seed=seed, **source)
-    run = scan(adapter, out=path, seed=seed, progress=progress, **source) if known is None else known
+    run = known or scan(adapter, out=path, seed=seed, progress=progress, **source)
     with evaluating(adapter.model):
         sums = weight_sums(adapter)
         check_same(run, adapter, sums)
         plan = make_plan(adapter, run)
-        run.note(_facts(adapter, windows, plan.targets.start_token, sums))
+        run.note(attack_facts(adapter, windows, plan.targets.start_token, sums, ["perplexity", "chain"]))
         LinkTests(Bench(adapter, run, plan, windows, controls), controls).run(progress)
     return run
-
-
-def _facts(adapter: Adapter, windows: Windows, start_token: int, sums: list[float]) -> AttackFacts:
-    return AttackFacts(
-        monadnock=version("monadnock"),
-        text=text_facts(adapter, windows, start_token),
-        stride=windows.num_scored,
-        attention=adapter.config._attn_implementation + "; for the chain eager, observed in blocks",
-        device=str(adapter.device),
-        metrics=["perplexity", "chain"],
-        weight_sums=sums,
-        thresholds={"gu2025.sink_mass": GU2025_SINK_MASS, "monadnock.seen_share": SEEN_SHARE},
-        versions=versions(),
-    )

@@ -13,11 +13,10 @@ from torch import Tensor
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
-from monadnock.findings.run import check_free
 from monadnock.findings.summary_studies import shown_layer
 from monadnock.interventions.changed import check_layer
 from monadnock.models import Adapter
-from monadnock.preparing import bar, evaluating, fresh_path, open_model
+from monadnock.preparing import bar, evaluating, known_run, open_model
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 from monadnock.studying.inputs import KINDS, Input, check_prompt, find_mark, make_inputs
@@ -83,11 +82,8 @@ def study(
         raise MonadnockError(f"There is no study {kind!r}: {nearest(kind, KINDS)}")
     check_prompt(prompt)
     check_text(text, dataset)
-    path = Path(out) if out is not None else fresh_path(model)
-    known = Run.open(path) if (path / "manifest.json").is_file() else None
-    if known is None:
-        check_free(path.absolute(), force=False)
-    else:
+    path, known = known_run(model, out)
+    if known is not None:
         _check_tables(known)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     _check_places(adapter, layers, heads)
