@@ -1,7 +1,7 @@
 """monadnock finds the systematic outliers of a language model and shows how they hang together.
 
-Public names, loaded when first used: `scan`, `attack`, `explain`, `study`, `compare`, `verify`, `load`, `Adapter`,
-`Run`, `Site`, `Stream`, `MonadnockError`, and the modules `interventions` and `evaluation`.
+Public names, loaded when first used: `scan`, `attack`, `explain`, `study`, `lens`, `read`, `compare`, `verify`, `load`,
+`Adapter`, `Run`, `Site`, `Stream`, `MonadnockError`, and the modules `interventions` and `evaluation`.
 
 Example:
     >>> import monadnock as mk
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from monadnock.findings import Run as Run
     from monadnock.models import Adapter as Adapter
     from monadnock.models import load as load
+    from monadnock.reading import lens as lens
+    from monadnock.reading import read as read
     from monadnock.relations.compare import compare as compare
     from monadnock.scanning import scan as scan
     from monadnock.sites import Site as Site
@@ -37,7 +39,9 @@ _HOMES = {
     "attack": "monadnock.attacking",
     "compare": "monadnock.relations.compare",
     "explain": "monadnock.explaining",
+    "lens": "monadnock.reading",
     "load": "monadnock.models",
+    "read": "monadnock.reading",
     "scan": "monadnock.scanning",
     "study": "monadnock.studying",
     "verify": "monadnock.verifying",
@@ -54,7 +58,9 @@ __all__ = [
     "evaluation",
     "explain",
     "interventions",
+    "lens",
     "load",
+    "read",
     "scan",
     "study",
     "verify",

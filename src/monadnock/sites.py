@@ -7,7 +7,7 @@ from enum import StrEnum
 class Stream(StrEnum):
     """A kind of state that flows through every decoder layer; widths are given in the comments."""
 
-    RESIDUAL = "residual"  # h_l: output of the decoder layer, d_model
+    RESIDUAL = "residual"  # h_l: output of the decoder layer; at layer -1 what enters the first, d_model
     ATTN_INPUT = "attn_input"  # input of the query projection, d_model
     QUERY = "query"  # output of the query projection, before rotary and QK-norm, head * d_head
     KEY = "key"  # the same for keys, kv_head * d_head

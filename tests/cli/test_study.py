@@ -99,7 +99,7 @@ def test_ctrl_c_says_how_to_go_on(scanned, cli, model, monkeypatch):
     monkeypatch.setattr(Run, "add", stops)
     ended = cli("study", "bos", model, "--out", "run")
     assert ended.code == 130
-    assert ended.err == "monadnock: Stopped; what was seen is in run: the same command with --out run goes on.\n"
+    assert ended.err == "monadnock: Stopped; what was measured is in run: the same command with --out run goes on.\n"
     monkeypatch.setattr(Run, "add", add)
     assert cli("study", "bos", model, "--out", "run").code == 0
     assert Run.open("run").table("inputs")["input"].n_unique() == 4

@@ -10,7 +10,7 @@ from monadnock.data.text import built_in_text
 from monadnock.evaluation import perplexity
 from monadnock.models.start import start_states
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 LENGTH = 1024
 
 

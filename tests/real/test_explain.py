@@ -8,7 +8,7 @@ from monadnock.explaining import explain
 from monadnock.findings.chain_links import HOLDS, OPEN, PARTLY
 from tests.explaining.conftest import verdicts
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")

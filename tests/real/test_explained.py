@@ -9,7 +9,7 @@ import torch
 from monadnock.models import observe
 from monadnock.sites import Site, Stream
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 FULL = [5, 11, 17]  # every sixth layer sees everything
 

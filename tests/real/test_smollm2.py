@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from monadnock.data import token_windows
 from monadnock.scanning import scan
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 LENGTH = 128
 

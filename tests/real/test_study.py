@@ -6,7 +6,7 @@ import pytest
 from monadnock.findings.summary_studies import by_token
 from monadnock.studying import study
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 SIZES = {"tokens": 512, "length": 512, "progress": False}
 
 

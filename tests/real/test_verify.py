@@ -5,7 +5,7 @@ import pytest
 from monadnock.catalogue import measured_weights
 from monadnock.verifying import verify
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.real
 
 
 def test_smollm2(smollm2, smollm2_run):

@@ -54,11 +54,3 @@ def part_name(cell: Cell, measure: Measure, part: str) -> str:
     digest = hashlib.sha256(f"{columns['targets']}\n{measure.depends[part]}".encode()).hexdigest()[:12]
     drawn = "" if columns["seed"] is None else f"-seed{columns['seed']}"
     return f"{columns['mode']}-{columns['k']:05d}{drawn}-{part}-{digest}"
-
-
-def label(windows: Windows) -> str:
-    """Return the text in words, the first digits of its hash included, so that two texts do not pass for one."""
-    front = "BOS" if windows.bos else "no BOS"
-    stride = f", stride {windows.stride}" if windows.stride else ""
-    count, length = windows.ids.shape
-    return f"{windows.source}, {count} x {length}, {front}{stride}, {windows.token_hash[:8]}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monadnock.attacking.cells import Cell, label, make_cells
+from monadnock.attacking.cells import Cell, make_cells
 from monadnock.attacking.measures import CleanStates, Generations, Measure, Predictions, TheChain, Zeroshot
 from monadnock.attacking.modes import Change
 from monadnock.attacking.recording import attack_facts, missing_parts, record
@@ -116,9 +116,9 @@ def _measures(
     clean = CleanStates(adapter, windows, changes)
     found: list[tuple[Measure, list[str]]] = []
     if predictions := [name for name in ("perplexity", "kl") if name in asked.names]:
-        found.append((Predictions(clean, label(windows)), predictions))
+        found.append((Predictions(clean, windows.label), predictions))
     if "chain" in asked.names:
-        found.append((TheChain(clean, label(windows)), ["chain"]))
+        found.append((TheChain(clean, windows.label), ["chain"]))
     if asked.prompts is not None:
         found.append((Generations(adapter, asked.prompts, bos=windows.bos), ["generation"]))
     found += [(Zeroshot(adapter, task, bos=windows.bos), ["task"]) for task in tasks]

@@ -40,6 +40,14 @@ class Windows:
         """SHA-256 of the ids as little-endian int64."""
         return hashlib.sha256(self.ids.contiguous().numpy().astype("<i8").tobytes()).hexdigest()
 
+    @property
+    def label(self) -> str:
+        """The text in words, the first digits of its hash included, so that two texts do not pass for one."""
+        front = "BOS" if self.bos else "no BOS"
+        stride = f", stride {self.stride}" if self.stride else ""
+        count, length = self.ids.shape
+        return f"{self.source}, {count} x {length}, {front}{stride}, {self.token_hash[:8]}"
+
 
 def token_windows(
     tokenizer: Any,

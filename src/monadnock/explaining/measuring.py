@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 from torch import Tensor
 
-from monadnock.attacking.cells import Cell, label, make_cells, part_name
+from monadnock.attacking.cells import Cell, make_cells, part_name
 from monadnock.attacking.measures import CleanStates, Measure, Predictions, TheChain
 from monadnock.attacking.modes import Change
 from monadnock.attacking.recording import missing_parts, record
@@ -29,7 +29,7 @@ class Bench:
     """
 
     def __init__(self, adapter: Adapter, run: Run, plan: Plan, windows: Windows, controls: int):
-        self.adapter, self.run, self.plan, self.data = adapter, run, plan, label(windows)
+        self.adapter, self.run, self.plan, self.data = adapter, run, plan, windows.label
         self.cells: dict[str, list[Cell]] = {}
         self.clean_cell: Cell
         for cut in plan.cuts:

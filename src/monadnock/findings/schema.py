@@ -4,10 +4,11 @@ from monadnock.errors import MonadnockError, nearest
 from monadnock.findings.columns import Table
 from monadnock.findings.tables_attack import ATTACKS
 from monadnock.findings.tables_explain import CHAIN, EXPLAINED
+from monadnock.findings.tables_read import READ
 from monadnock.findings.tables_scan import SCAN
 from monadnock.findings.tables_study import STUDIES
 
-TABLES: dict[str, Table] = {table.name: table for table in (*SCAN, *EXPLAINED, *ATTACKS, *CHAIN, *STUDIES)}
+TABLES: dict[str, Table] = {table.name: table for table in (*SCAN, *EXPLAINED, *ATTACKS, *CHAIN, *STUDIES, *READ)}
 
 
 def table(name: str) -> Table:

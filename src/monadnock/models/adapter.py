@@ -232,14 +232,15 @@ class Adapter:
         return frozenset(set(Stream) - missing)
 
     def forward(self, ids: Tensor, keep: int | Tensor = 1) -> Tensor:
-        """Run the model on token ids [seq] and return the logits [kept, vocab].
+        """Run the model on token ids and return the logits [kept, vocab] of the first window.
 
         Args:
-            ids: token ids of one window.
+            ids: token ids of one window, [seq], or of several, [window, seq].
             keep: how many of the last positions, or which positions, get logits.
         """
         with torch.inference_mode():
             keep = keep.to(self.device) if isinstance(keep, Tensor) else keep
-            ids = ids.to(self.device)[None]
+            ids = ids.to(self.device)
+            ids = ids if ids.dim() > 1 else ids[None]
             output = self.model(input_ids=ids, use_cache=False, return_dict=True, logits_to_keep=keep)
         return output.logits[0]

@@ -53,6 +53,8 @@ def hook(adapter: Adapter, site: Site, watch: Watcher) -> Any:
     def on_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
         watch(States(rows(args[0] if args else kwargs["hidden_states"])))
 
+    if site == Site(Stream.RESIDUAL, -1):
+        return adapter.layers[0].register_forward_pre_hook(on_input, with_kwargs=True)
     if site.stream is Stream.RESIDUAL:
         return adapter.layers[layer].register_forward_hook(on_output)
     if site.stream is Stream.ROUTER_LOGITS:

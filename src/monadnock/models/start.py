@@ -94,7 +94,7 @@ def run_layers(
 
     Args:
         adapter: the model.
-        ids: token ids, [seq].
+        ids: token ids of one window, [seq], or of several, [window, seq]; these are shown as one after another.
         watchers: what is shown the states at each site, as for `observe`.
         enough: called with each layer (0-based) but the last, after its watchers.
 

@@ -1,10 +1,10 @@
 """What each study feeds: published sentences exactly as printed, and BOS put where it never stands in a text."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from monadnock.data.sentences import END_OF_SENTENCE
 from monadnock.errors import MonadnockError
 
 SENTENCES = "Summer is warm. Winter is cold."  # oh2024, figure 2
@@ -24,7 +24,6 @@ MORE = (
     "The dog sleeps under a tree. Toward evening the wind turns. We hear thunder far away. Then the storm is here. "
     "After it the air is clear. A new year begins."
 )
-END_OF_SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]")  # noqa: RUF001 - full stops of other scripts
 LONGEST = 256  # tokens: a map has a row for each pair of them
 
 

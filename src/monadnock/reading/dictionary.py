@@ -1,0 +1,175 @@
+"""A dictionary: one vector for each token of the vocabulary, against which states and weights are read."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monadnock.errors import MonadnockError
+from monadnock.models import Adapter
+from monadnock.models.offload import present
+
+NAMES = ("input", "output", "middle")
+BLOCK = 8192  # rows that are multiplied at once: no product is as large as states x vocabulary
+_STATES = 1024  # states that are read at once
+
+Rows = Literal["normalised", "raw"]
+
+
+class Top(NamedTuple):
+    """The tokens with the largest amplitudes, largest first.
+
+    Attributes:
+        amplitudes: [vector, k].
+        ids: token ids, [vector, k].
+    """
+
+    amplitudes: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Token vectors, and what a state goes through before it is compared with them.
+
+    Attributes:
+        name: input, output or middle.
+        rows: [token, d_model], as the model stores them, or as they were made.
+        norm: the model's final norm, for the output dictionary; it is applied to every state anew.
+        gains: its gains [d_model], by which a vector of weights is multiplied, which has no norm of its own.
+    """
+
+    name: str
+    rows: Tensor
+    norm: Any = field(default=None, repr=False)
+    gains: Tensor | None = field(default=None, repr=False)
+
+    def states(self, states: Tensor) -> Tensor:
+        """Return states [n, d_model] as they are read: behind the norm, L2-normalised (float32)."""
+        if self.norm is not None:
+            weight = next(self.norm.parameters(), states)
+            with torch.inference_mode():
+                states = self.norm(states.to(weight.device, weight.dtype))
+        return F.normalize(states.float(), dim=1)
+
+    def directions(self, vectors: Tensor) -> Tensor:
+        """Return vectors of weights [n, d_model] as they are read: times the norm's gains, L2-normalised (float32)."""
+        vectors = vectors.float()
+        return F.normalize(vectors if self.gains is None else vectors * self.gains.to(vectors), dim=1)
+
+    def blocks(self, rows: Rows = "normalised", only: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first row, rows [block, d_model] in float32) over the dictionary, or over the rows named in `only`."""
+        for start in range(0, len(self.rows) if only is None else len(only), BLOCK):
+            part = self.rows[start : start + BLOCK] if only is None else self.rows[only[start : start + BLOCK]]
+            part = part.detach().float()
+            yield start, F.normalize(part, dim=1) if rows == "normalised" else part
+
+    def top(
+        self, vectors: Tensor, k: int, *, rows: Rows = "normalised", only: Tensor | None = None, least: bool = False
+    ) -> Top:
+        """Return the tokens whose rows have the largest inner products with each vector.
+
+        The vocabulary goes by in blocks; of each only the largest k are kept.
+
+        Args:
+            vectors: [n, d_model], as `states` or `directions` gives them.
+            k: how many tokens.
+            rows: normalised, so that an amplitude is a cosine, or raw.
+            only: token ids among which they are looked for, [m].
+            least: the smallest in place of the largest, smallest first.
+
+        Example:
+            >>> words = Dictionary("input", torch.eye(3))
+            >>> words.top(torch.tensor([[0.0, 1.0, 0.5]]), 2).ids.tolist()
+            [[1, 2]]
+        """
+        if len(vectors) > _STATES:
+            parts = [self.top(part, k, rows=rows, only=only, least=least) for part in vectors.split(_STATES)]
+            return Top(torch.cat([part.amplitudes for part in parts]), torch.cat([part.ids for part in parts]))
+        sign = -1.0 if least else 1.0
+        vectors = vectors.to(self.rows.device) * sign
+        best = vectors.new_full((len(vectors), 0), 0.0)
+        ids = torch.zeros_like(best, dtype=torch.int64)
+        for start, block in self.blocks(rows, only):
+            amplitudes = vectors @ block.t()  # [vector, block]
+            found = amplitudes.topk(min(k, amplitudes.shape[1]), dim=1)
+            best, place = torch.cat([best, found.values], 1).topk(min(k, best.shape[1] + found.values.shape[1]), dim=1)
+            ids = torch.cat([ids, found.indices + start], 1).gather(1, place)
+        return Top((sign * best).cpu(), (ids if only is None else only.to(ids.device)[ids]).cpu())
+
+
+def input_dictionary(adapter: Adapter) -> Dictionary:
+    """Return the embedding rows, as wide as the residual stream.
+
+    Rows of a model that scales its embeddings (Gemma) stay as they are stored: directions are the same.
+
+    Raises:
+        MonadnockError: if the rows have another width, and no projection of the decoder brings them to it.
+    """
+    return Dictionary("input", _rows(adapter, adapter.model.get_input_embeddings(), "project_in", "input"))
+
+
+def output_dictionary(adapter: Adapter) -> Dictionary:
+    """Return the unembedding rows, with the final norm that stands in front of them.
+
+    What follows them is left out, as it does not change which token is first: a soft cap on logits (Gemma 2), a scale
+    (Cohere). A bias is left out too, as it is not in the state.
+
+    Raises:
+        MonadnockError: if the model has none, or of another width.
+    """
+    head = adapter.model.get_output_embeddings()
+    if head is None:
+        raise MonadnockError(f"{adapter.source.id} has no output embeddings, and so no output dictionary.")
+    rows = _rows(adapter, head, "project_out", "output")
+    return Dictionary("output", rows, adapter.norm(None, "final"), adapter.gains(None, "final"))
+
+
+def _rows(adapter: Adapter, module: nn.Module, path: str, name: str) -> Tensor:
+    """Return a module's rows as wide as the residual stream, also where a linear layer stands between (OPT 350M)."""
+    rows = _values(module)
+    if rows.shape[1] == adapter.hidden_size:
+        return rows
+    between = getattr(adapter.decoder, path, None)
+    weight = None if between is None else _values(between)
+    if weight is None or adapter.hidden_size not in weight.shape:
+        raise MonadnockError(
+            f"{adapter.source.id} has {name} rows of {rows.shape[1]} entries, but states of {adapter.hidden_size}; "
+            "they cannot be compared."
+        )
+    return rows @ (weight.t() if path == "project_in" else weight)
+
+
+def _values(module: nn.Module) -> Tensor:
+    weight = present(module, "weight")
+    if weight is None:
+        raise MonadnockError(f"A {type(module).__name__} has no weight whose rows could be read.")
+    return weight.detach()
+
+
+def tied(adapter: Adapter) -> bool:
+    """Say whether the input and the output dictionary are one matrix."""
+    head = adapter.model.get_output_embeddings()
+    return head is not None and head.weight is adapter.model.get_input_embeddings().weight
+
+
+def one_token(tokenizer: Any, words: Sequence[str]) -> dict[str, int]:
+    """Return the token of each word; the form with a blank in front counts where the word alone is no single token.
+
+    Raises:
+        MonadnockError: if a word is no single token in either form, naming it.
+    """
+    found, missing = {}, []
+    for word in words:
+        forms = [tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
+        single = [ids[0] for ids in forms if len(ids) == 1]
+        if single:
+            found[word] = single[0]
+        else:
+            missing.append(f"{word!r} ({len(forms[1])} tokens)")
+    if missing:
+        raise MonadnockError(f"Words have to be single tokens of the model; {', '.join(missing)} are not: give others.")
+    return found

@@ -1,0 +1,170 @@
+"""What attention heads look for and what they write, read from their weights (wray2023, section 3)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monadnock.models import Adapter
+from monadnock.reading.dictionary import Dictionary, Top
+from monadnock.reading.tokens import effective_rank
+
+OFFSET_MASS = 0.3  # attention to one fixed distance from which a head counts as driven by position
+PAIRS = 3  # strongest singular pairs that are decoded
+WORDS = 8  # tokens at each end of a vector
+
+
+@dataclass(frozen=True)
+class Circuits:
+    """The singular pairs of every head of a layer for one pair of matrices that act as one.
+
+    Attributes:
+        name: qk or ov.
+        values: singular values, largest first, [head, d_head].
+        left: what it is looked for with (query side), or written, [head, PAIRS, d_model].
+        right: what is looked for (key side), or read (value side), [head, PAIRS, d_model].
+    """
+
+    name: str
+    values: Tensor
+    left: Tensor
+    right: Tensor
+
+
+def head_rows(adapter: Adapter, layer: int, role: str) -> Tensor:
+    """Return the rows of W_q, W_k or W_v by query head, the gains of the norms around them folded in.
+
+    Args:
+        adapter: the model.
+        layer: 0-based decoder layer.
+        role: q, k or v; the rows of a key-value head stand at each query head that it serves.
+
+    Returns:
+        [head, d_head, d_model] (float32): each row is a direction of h that the head reads.
+    """
+    rows = adapter.weight(layer, role).read().float().unflatten(0, (-1, adapter.d_head))
+    gains = adapter.gains(layer, "attn_input")
+    if gains is not None:
+        rows = rows * gains.to(rows.device)
+    inner = {"q": adapter.gains(layer, "query"), "k": adapter.gains(layer, "key")}.get(role)
+    if inner is not None:  # of a head, or of all heads at once
+        rows = rows * inner.to(rows.device).view(-1, adapter.d_head, 1)
+    return rows.repeat_interleave(adapter.num_heads // rows.shape[0], dim=0)
+
+
+def qk_circuits(adapter: Adapter, layer: int) -> Circuits:
+    """Return the singular pairs of W_q^T W_k of every head: pairs of directions of h that attend to each other.
+
+    Rotary is left out: this is how a query sees a key at its own position.
+    """
+    return _pairs("qk", head_rows(adapter, layer, "q"), head_rows(adapter, layer, "k"))
+
+
+def ov_circuits(adapter: Adapter, layer: int) -> Circuits:
+    """Return the singular pairs of W_o W_v of every head: directions of h that are read, and what each writes."""
+    output = adapter.weight(layer, "o").read().float().unflatten(1, (-1, adapter.d_head)).permute(1, 2, 0)
+    gains = adapter.gains(layer, "attn_output")  # [head, d_head, d_model] so far
+    if gains is not None:
+        output = output * gains.to(output.device)
+    return _pairs("ov", output, head_rows(adapter, layer, "v"))
+
+
+def _pairs(name: str, left: Tensor, right: Tensor) -> Circuits:
+    """Return the singular pairs of left^T right, whose rank is d_head, without making a d_model x d_model matrix."""
+    q_left, r_left = torch.linalg.qr(left.mT)  # [head, d_model, d_head], [head, d_head, d_head]
+    q_right, r_right = torch.linalg.qr(right.mT)
+    u, values, v = torch.linalg.svd(r_left @ r_right.mT)
+    return Circuits(name, values, (q_left @ u[..., :PAIRS]).mT, (q_right @ v.mT[..., :PAIRS]).mT)
+
+
+def read_layer(
+    adapter: Adapter,
+    layer: int,
+    offsets: Mapping[int, tuple[int, float]],
+    dictionaries: tuple[Dictionary, Dictionary],
+    rows: bool,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read the heads of a layer: rows of the tables `circuits` and `readings`.
+
+    Args:
+        adapter: the model.
+        layer: 0-based decoder layer.
+        offsets: by head, the distance that gets the largest share of its attention, and that share.
+        dictionaries: the input and the output dictionary.
+        rows: read every row of W_q and W_k too.
+    """
+    own, output = dictionaries
+    circuits, readings = [], []
+    for found in (qk_circuits(adapter, layer), ov_circuits(adapter, layer)):
+        sides = (("query", own), ("key", own)) if found.name == "qk" else (("writes", output), ("reads", own))
+        read = [_both_ends(words, side) for (_, words), side in zip(sides, (found.left, found.right), strict=True)]
+        for head, values in enumerate(found.values):
+            offset, mass = offsets.get(head, (None, None))
+            by_position = mass is not None and mass > OFFSET_MASS
+            circuits.append(
+                {
+                    "layer": layer,
+                    "head": head,
+                    "circuit": found.name,
+                    "singular_value": float(values[0]),
+                    "effective_rank": effective_rank(values),
+                    "offset_mass": mass,
+                    "offset": offset,
+                    "position_driven": by_position,
+                }
+            )
+            if by_position and found.name == "qk":
+                continue
+            for (side, words), ends in zip(sides, read, strict=True):
+                for pair in range(min(PAIRS, len(values))):
+                    place: dict[str, Any] = {"kind": found.name, "layer": layer, "head": head, "index": pair}
+                    place |= {"side": side, "strength": float(values[pair])}
+                    readings += [place | row for row in named(adapter, words, ends, head * PAIRS + pair)]
+    if rows:
+        driven = {row["head"] for row in circuits if row["position_driven"]}
+        readings += [row for role in ("q", "k") for row in _rows(adapter, layer, role, own, driven)]
+    return circuits, readings
+
+
+def _rows(adapter: Adapter, layer: int, role: str, words: Dictionary, driven: set[int]) -> Iterator[dict[str, Any]]:
+    """Read every row of W_q or W_k of the heads that are not driven by position."""
+    vectors = head_rows(adapter, layer, role)
+    ends = _both_ends(words, vectors)
+    strengths = vectors.norm(dim=2).tolist()
+    for head in set(range(len(vectors))) - driven:
+        for index, strength in enumerate(strengths[head]):
+            place = {"kind": f"{role}_row", "layer": layer, "head": head, "index": index}
+            place |= {"side": "query" if role == "q" else "key", "strength": strength}
+            for row in named(adapter, words, ends, head * adapter.d_head + index):
+                yield place | row
+
+
+def _both_ends(words: Dictionary, vectors: Tensor) -> tuple[Top, Top]:
+    return both_ends(words, vectors.flatten(0, 1))
+
+
+def both_ends(words: Dictionary, vectors: Tensor) -> tuple[Top, Top]:
+    """Return the tokens with the largest and with the smallest amplitudes of vectors of weights [n, d_model]."""
+    read = words.directions(vectors)
+    return words.top(read, WORDS), words.top(read, WORDS, least=True)
+
+
+def named(adapter: Adapter, words: Dictionary, ends: tuple[Top, Top], index: int) -> list[dict[str, Any]]:
+    """Return the rows of one vector: columns dictionary, sign, rank, word_id, word and amplitude."""
+    decode: Callable[[list[int]], str] = adapter.tokenizer.decode
+    return [
+        {
+            "dictionary": words.name,
+            "sign": sign,
+            "rank": rank,
+            "word_id": word,
+            "word": decode([word]),
+            "amplitude": amplitude,
+        }
+        for sign, top in zip((1, -1), ends, strict=True)
+        for rank, (word, amplitude) in enumerate(
+            zip(top.ids[index].tolist(), top.amplitudes[index].tolist(), strict=True), start=1
+        )
+    ]
