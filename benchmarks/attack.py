@@ -12,14 +12,11 @@ Both end with the same perplexity and divergence, which is checked.
 """
 
 import argparse
-import re
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
+import side_by_side
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -74,25 +71,13 @@ def kept(adapter: Adapter, windows: Windows, changes: list[Change], kl: bool) ->
 WAYS: dict[str, Callable[[Adapter, Windows, list[Change], bool], Result]] = {"plain": plain, "kept": kept}
 
 
-def times(adapter: Adapter, windows: Windows, changes: list[Change], kl: bool, rounds: int) -> dict[str, list[float]]:
-    """Time both ways once a round, in turn, after one round that does not count and in which results are compared."""
-    taken: dict[str, list[float]] = {name: [] for name in WAYS}
-    for turn in range(rounds + 1):
-        results = {}
-        for name, way in WAYS.items():
-            began = time.perf_counter()
-            results[name] = way(adapter, windows, changes, kl)
-            if turn:
-                taken[name].append(time.perf_counter() - began)
-        torch.testing.assert_close(torch.tensor(results["kept"]), torch.tensor(results["plain"]), rtol=1e-4, atol=1e-5)
-    return taken
+def same(results: dict[str, Result]) -> None:
+    torch.testing.assert_close(torch.tensor(results["kept"]), torch.tensor(results["plain"]), rtol=1e-4, atol=1e-5)
 
 
 def peak(way: str, given: argparse.Namespace, kl: bool) -> float:
-    """Run one way in a process of its own and return its peak memory in GB."""
-    command = [sys.executable, __file__, "--model", given.model, "--only", way, "--layer", str(given.layer[0])]
-    done = subprocess.run(command + ["--kl"] * kl, check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
+    place = ("--model", given.model, "--only", way, "--layer", str(given.layer[0]))
+    return side_by_side.peak(__file__, *place, *["--kl"] * kl)
 
 
 def main() -> None:
@@ -108,9 +93,8 @@ def main() -> None:
     adapter = load(given.model)
     windows = token_windows(adapter.tokenizer, tokens=given.tokens)
     if given.only:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak that loading reached (Linux)
-        WAYS[given.only](adapter, windows, attacks(adapter, given.layer[0], given.k[:2]), given.kl)
-        print(int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 2**20)
+        changes = attacks(adapter, given.layer[0], given.k[:2])
+        print(side_by_side.peak_of(lambda: WAYS[given.only](adapter, windows, changes, given.kl)))
         return
     print(f"{given.model}, {len(given.k)} attacks, {given.tokens} tokens, {torch.get_num_threads()} threads\n")
     print("| attacked layer | metrics | plain, s | kept, s | kept / plain: median (min to max) | peak GB plain, kept |")
@@ -118,13 +102,14 @@ def main() -> None:
     for kl in (False, True):
         memory = [f"{peak(way, given, kl):.2f}" for way in WAYS]
         for layer in given.layer:
-            taken = times(adapter, windows, attacks(adapter, layer, given.k), kl, given.rounds)
-            ratios = [mine / base for mine, base in zip(taken["kept"], taken["plain"], strict=True)]
+            changes = attacks(adapter, layer, given.k)
+            ways = {name: partial(way, adapter, windows, changes, kl) for name, way in WAYS.items()}
+            taken = side_by_side.times(ways, given.rounds, same)
             row = [
                 f"{layer} of {adapter.num_layers}",
                 "perplexity, kl" if kl else "perplexity",
                 *(f"{statistics.median(taken[way]):.1f}" for way in WAYS),
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                side_by_side.ratio(taken["kept"], taken["plain"]),
                 ", ".join(memory),
             ]
             print(f"| {' | '.join(row)} |", flush=True)

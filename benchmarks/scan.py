@@ -10,14 +10,11 @@ drifts; memory is the peak of a process of its own. `python benchmarks/scan.py` 
 """
 
 import argparse
-import re
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
+import side_by_side
 import torch
 from torch import Tensor
 
@@ -99,24 +96,6 @@ def _attention(p: Tensor) -> None:
 WAYS: dict[str, Callable[[Adapter, Windows], None]] = {"plain": plain, "scan": scan, "eager": eager}
 
 
-def times(adapter: Adapter, windows: Windows, rounds: int) -> dict[str, list[float]]:
-    """Time every way once a round, in turn, after one round that does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in WAYS}
-    for turn in range(rounds + 1):
-        for name, way in WAYS.items():
-            began = time.perf_counter()
-            way(adapter, windows)
-            if turn:
-                taken[name].append(time.perf_counter() - began)
-    return taken
-
-
-def peak(way: str, model: str, length: int) -> float:
-    """Run one way in a process of its own and return its peak memory in GB."""
-    command = [sys.executable, __file__, "--model", model, "--length", str(length), "--only", way]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2")
@@ -127,29 +106,25 @@ def main() -> None:
     adapter = load(given.model)
     if given.only:
         windows = token_windows(adapter.tokenizer, length=given.length[0], tokens=given.length[0])
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak that loading reached (Linux)
-        WAYS[given.only](adapter, windows)
-        status = Path("/proc/self/status").read_text()
-        print(int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 2**20)
+        print(side_by_side.peak_of(lambda: WAYS[given.only](adapter, windows)))
         return
     print(f"{given.model}, torch {torch.__version__}, {torch.get_num_threads()} threads, {given.rounds} rounds\n")
     print("| window | way | seconds (median) | x plain: median (min to max) | fastest | peak GB | GB over plain |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for length in given.length:
-        taken = times(adapter, token_windows(adapter.tokenizer, length=length, tokens=length), given.rounds)
-        memory = {name: peak(name, given.model, length) for name in WAYS}
+        windows = token_windows(adapter.tokenizer, length=length, tokens=length)
+        taken = side_by_side.times({name: partial(way, adapter, windows) for name, way in WAYS.items()}, given.rounds)
+        place = ("--model", given.model, "--length", str(length))
+        memory = {name: side_by_side.peak(__file__, *place, "--only", name) for name in WAYS}
         for name, seconds in taken.items():
-            ratios = [mine / base for mine, base in zip(seconds, taken["plain"], strict=True)]
-            more = memory[name] - memory["plain"]
-            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             row = [
                 f"1 x {length}",
                 name,
                 f"{statistics.median(seconds):.2f}",
-                spread,
+                side_by_side.ratio(seconds, taken["plain"]),
                 f"{min(seconds) / min(taken['plain']):.2f}",
                 f"{memory[name]:.2f}",
-                f"{more:.2f}",
+                f"{memory[name] - memory['plain']:.2f}",
             ]
             print(f"| {' | '.join(row)} |", flush=True)
 

@@ -9,7 +9,7 @@ from monadnock.attacking.measures import CleanStates, Generations, Measure, Pred
 from monadnock.attacking.modes import Change
 from monadnock.attacking.recording import attack_facts, missing_parts, record
 from monadnock.attacking.request import METRICS, Asked, check_modes, check_possible, parse_metrics
-from monadnock.attacking.targets import check_aim, find_targets
+from monadnock.attacking.targets import check_aim, check_tables, find_targets
 from monadnock.data import Windows
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
@@ -89,6 +89,8 @@ def attack(
         raise MonadnockError(f"A limit of {limit} examples was given, but no tasks were asked for (--metric tasks).")
     check_text(text, dataset)
     path, known = known_run(model, out)
+    if known is not None:
+        check_tables(known)
     tasks = [Tasks([name], limit=limit) for name in asked.tasks or ()]
     adapter = open_model(model, tokenizer, progress=progress, **options)
     check_aim(adapter, layers, rows, expert)

@@ -49,6 +49,15 @@ class Targets:
         return tuple(aim.layer for aim in self.aims)
 
 
+def check_tables(run: Run) -> None:
+    """Raise a `MonadnockError` unless a run has the tables from which targets are read."""
+    missing = [name for name in ("massive_weights", "super_weights", "start_states") if name not in run.heights()]
+    if missing:
+        raise MonadnockError(
+            f"{run.path} has no table {missing[0]}, from which targets are read; scan with the probe start_token."
+        )
+
+
 def find_targets(
     adapter: Adapter,
     run: Run,
@@ -70,11 +79,7 @@ def find_targets(
     Raises:
         MonadnockError: if the run has no such tables, or a layer, row or expert does not exist.
     """
-    missing = [name for name in ("massive_weights", "super_weights", "start_states") if name not in run.heights()]
-    if missing:
-        raise MonadnockError(
-            f"{run.path} has no table {missing[0]}, from which targets are read; scan with the probe start_token."
-        )
+    check_tables(run)
     listed = run.table("massive_weights").sort("rank")
     start = run.manifest.text.start_token_id
     if layers is None and expert is None:

@@ -13,6 +13,9 @@ from monadnock.cli import options
 from monadnock.cli.console import near
 from monadnock.errors import MonadnockError
 
+ORDER = {"input": 0, "output": 1, "middle": 2}
+GAP = 2  # blanks between columns
+
 
 def command(
     model: options.Model,
@@ -49,6 +52,7 @@ def command(
             **options.loading(dtype, device),
         )
     found = run.table("lens").filter(prompt=prompt, rows=rows, words=words)
+    found = found.filter(bos=bool(found["bos"].any()) if bos is None else bos)  # by default if there is one
     tell(found.filter(pl.col("dictionary").is_in(options.names(dictionary))), position)
     print(f"Report: {near(run.report())}")
     print(f"Next:   monadnock show {near(run.path)} lens")
@@ -69,22 +73,33 @@ def tell(found: pl.DataFrame, position: int) -> None:
         )
     place, token = places.row(position)
     here = found.filter(position=place).unique(["dictionary", "layer", "rank"]).sort("layer", "rank")
-    names = [name for name in ("input", "output", "middle") if name in here["dictionary"]]
+    names = sorted(here["dictionary"].unique(), key=lambda name: (ORDER.get(name, len(ORDER)), name))
     console = Console()
-    grid = RichTable(box=None, pad_edge=False, header_style="bold cyan")
-    grid.add_column("layer", justify="right")
+    width = (console.width - len("layer")) // len(names) - GAP
+    grid = RichTable(box=None, pad_edge=False, header_style="bold cyan", padding=(0, GAP, 0, 0))
+    grid.add_column("layer", justify="right", no_wrap=True)
     for name in names:
-        grid.add_column(f"{name} dictionary", no_wrap=True, overflow="ellipsis", ratio=1)
+        grid.add_column(name, no_wrap=True)
     for part in here.partition_by("layer", maintain_order=True):
-        cells = []
-        for name in names:
-            rows = part.filter(dictionary=name).to_dicts()
-            cells.append(
-                "  ".join(f"[bold]{escape(visible(row['word']))}[/bold] {row['amplitude']:.2f}" for row in rows)
-            )
         layer = part["layer"][0]
+        said = [part.filter(dictionary=name).select("word", "amplitude").rows() for name in names]
+        cells = [fitting([(visible(word), f"{value:.2f}") for word, value in words], width) for words in said]
         grid.add_row("in" if layer < 0 else str(layer), *cells)
-    console.print(
-        f"Position {place} of {places.height}: [bold]{escape(visible(token))}[/bold]; amplitudes behind each layer"
-    )
+    print(f"Position {place}, {visible(token)}: the words that stand out behind each layer, with their amplitudes")
     console.print(grid)
+
+
+def fitting(words: list[tuple[str, str]], width: int) -> str:
+    """Return as many words with their amplitudes as fit into a column, marked up, the first one in any case.
+
+    Example:
+        >>> fitting([("red", "0.81"), ("blue", "0.57")], 12)
+        '[bold]red[/bold] 0.81'
+    """
+    cells, used = [], 0
+    for word, amplitude in words:
+        used += len(word) + len(amplitude) + 1 + 2 * bool(cells)
+        if cells and used > width:
+            break
+        cells.append(f"[bold]{escape(word)}[/bold] {amplitude}")
+    return "  ".join(cells)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from monadnock.attacking.recording import attack_facts
+from monadnock.attacking.targets import check_tables
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
 from monadnock.explaining.cutting import make_plan
@@ -72,6 +73,8 @@ def explain(
         )
     check_text(text, dataset)
     path, known = known_run(model, out)
+    if known is not None:
+        check_tables(known)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens
     source: dict[str, Any] = {"text": text, "dataset": dataset, "tokens": tokens, "length": length, "bos": bos}

@@ -10,6 +10,7 @@ from monadnock.findings.manifest import Manifest
 from monadnock.findings.summary_attacks import attacks
 from monadnock.findings.summary_chain import chain
 from monadnock.findings.summary_explain import consistency, emergence, implicit_scaling, rotary_offsets
+from monadnock.findings.summary_read import dictionaries, first_sentence, in_words, states_alike
 from monadnock.findings.summary_studies import bos_matters, length_matters
 from monadnock.findings.words import listed, number
 
@@ -65,6 +66,10 @@ def summarise(manifest: Manifest, tables: Tables) -> Summary:
         ("Chain", chain, ("chain",)),
         ("BOS", bos_matters, ("inputs",)),
         ("Length", length_matters, ("inputs",)),
+        ("Dictionaries", dictionaries, ("dictionaries",)),
+        ("States alike", states_alike, ("state_similarity",)),
+        ("First sentence", first_sentence, ("first_sentence",)),
+        ("In words", in_words, ("readings", "lifecycles")),
         ("Norm gains", _norm_gains, ("norm_gains",)),
         ("8-bit weights", _eight_bit, ("weights",)),
         ("Router", _router, ("router", "massive_weights")),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter
 from monadnock.models.offload import present
+from monadnock.reading.folding import run_norm
 
 NAMES = ("input", "output", "middle")
 BLOCK = 8192  # rows that are multiplied at once: no product is as large as states x vocabulary
@@ -39,26 +40,29 @@ class Dictionary:
         name: input, output or middle.
         rows: [token, d_model], as the model stores them, or as they were made.
         norm: the model's final norm, for the output dictionary; it is applied to every state anew.
-        gains: its gains [d_model], by which a vector of weights is multiplied, which has no norm of its own.
+        mean: what L2-normalised states have in common [d_model], where it was taken from the rows (middle).
     """
 
     name: str
     rows: Tensor
     norm: Any = field(default=None, repr=False)
-    gains: Tensor | None = field(default=None, repr=False)
+    mean: Tensor | None = field(default=None, repr=False)
 
     def states(self, states: Tensor) -> Tensor:
-        """Return states [n, d_model] as they are read: behind the norm, L2-normalised (float32)."""
-        if self.norm is not None:
-            weight = next(self.norm.parameters(), states)
-            with torch.inference_mode():
-                states = self.norm(states.to(weight.device, weight.dtype))
-        return F.normalize(states.float(), dim=1)
+        """Return states [n, d_model] as they are read: behind the norm, without the mean, L2-normalised (float32)."""
+        states = F.normalize((states if self.norm is None else run_norm(self.norm, states)).float(), dim=1)
+        return states if self.mean is None else F.normalize(states - self.mean.to(states.device), dim=1)
 
     def directions(self, vectors: Tensor) -> Tensor:
-        """Return vectors of weights [n, d_model] as they are read: times the norm's gains, L2-normalised (float32)."""
-        vectors = vectors.float()
-        return F.normalize(vectors if self.gains is None else vectors * self.gains.to(vectors), dim=1)
+        """Return vectors of weights [n, d_model] as they are read: L2-normalised (float32), whatever their size.
+
+        Behind a norm that is what they add to its output: its gains are in it, its bias is not.
+        """
+        vectors = F.normalize(vectors.float(), dim=1)
+        if self.norm is None:
+            return vectors
+        behind = run_norm(self.norm, vectors * vectors.shape[1] ** 0.5)  # as large as states that a norm gives
+        return F.normalize((behind - run_norm(self.norm, torch.zeros_like(vectors[:1]))).float(), dim=1)
 
     def blocks(self, rows: Rows = "normalised", only: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield (first row, rows [block, d_model] in float32) over the dictionary, or over the rows named in `only`."""
@@ -125,7 +129,7 @@ def output_dictionary(adapter: Adapter) -> Dictionary:
     if head is None:
         raise MonadnockError(f"{adapter.source.id} has no output embeddings, and so no output dictionary.")
     rows = _rows(adapter, head, "project_out", "output")
-    return Dictionary("output", rows, adapter.norm(None, "final"), adapter.gains(None, "final"))
+    return Dictionary("output", rows, adapter.norm(None, "final"))
 
 
 def _rows(adapter: Adapter, module: nn.Module, path: str, name: str) -> Tensor:
@@ -150,26 +154,20 @@ def _values(module: nn.Module) -> Tensor:
     return weight.detach()
 
 
-def tied(adapter: Adapter) -> bool:
-    """Say whether the input and the output dictionary are one matrix."""
-    head = adapter.model.get_output_embeddings()
-    return head is not None and head.weight is adapter.model.get_input_embeddings().weight
-
-
 def one_token(tokenizer: Any, words: Sequence[str]) -> dict[str, int]:
-    """Return the token of each word; the form with a blank in front counts where the word alone is no single token.
+    """Return the token of each word: that of the form with a blank in front, or else that of the word alone.
 
     Raises:
-        MonadnockError: if a word is no single token in either form, naming it.
+        MonadnockError: if a word is no single token of its own in either form, naming it.
     """
     found, missing = {}, []
     for word in words:
         forms = [tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
-        single = [ids[0] for ids in forms if len(ids) == 1]
+        single = [ids[0] for ids in forms if len(ids) == 1 and ids[0] != tokenizer.unk_token_id]
         if single:
             found[word] = single[0]
         else:
-            missing.append(f"{word!r} ({len(forms[1])} tokens)")
+            missing.append(f"{word!r} ({'unknown' if len(forms[1]) == 1 else f'{len(forms[1])} tokens'})")
     if missing:
         raise MonadnockError(f"Words have to be single tokens of the model; {', '.join(missing)} are not: give others.")
     return found

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from monadnock.models import Adapter
 from monadnock.reading.dictionary import Dictionary, Top
+from monadnock.reading.folding import behind, centres, in_front
 from monadnock.reading.tokens import effective_rank
 
 OFFSET_MASS = 0.3  # attention to one fixed distance from which a head counts as driven by position
@@ -44,13 +45,15 @@ def head_rows(adapter: Adapter, layer: int, role: str) -> Tensor:
     Returns:
         [head, d_head, d_model] (float32): each row is a direction of h that the head reads.
     """
-    rows = adapter.weight(layer, role).read().float().unflatten(0, (-1, adapter.d_head))
-    gains = adapter.gains(layer, "attn_input")
-    if gains is not None:
-        rows = rows * gains.to(rows.device)
-    inner = {"q": adapter.gains(layer, "query"), "k": adapter.gains(layer, "key")}.get(role)
-    if inner is not None:  # of a head, or of all heads at once
-        rows = rows * inner.to(rows.device).view(-1, adapter.d_head, 1)
+    rows = in_front(adapter, layer, "attn_input", adapter.weight(layer, role).read().float())
+    rows = rows.unflatten(0, (-1, adapter.d_head))
+    inner = {"q": "query", "k": "key"}.get(role)
+    norm = None if inner is None else adapter.norm(layer, inner)
+    if inner is not None and norm is not None:  # of a head, or of all heads at once
+        if centres(norm):
+            rows = rows - rows.mean(1, keepdim=True)
+        gains = adapter.gains(layer, inner)
+        rows = rows if gains is None else rows * gains.to(rows.device).view(-1, adapter.d_head, 1)
     return rows.repeat_interleave(adapter.num_heads // rows.shape[0], dim=0)
 
 
@@ -65,10 +68,7 @@ def qk_circuits(adapter: Adapter, layer: int) -> Circuits:
 def ov_circuits(adapter: Adapter, layer: int) -> Circuits:
     """Return the singular pairs of W_o W_v of every head: directions of h that are read, and what each writes."""
     output = adapter.weight(layer, "o").read().float().unflatten(1, (-1, adapter.d_head)).permute(1, 2, 0)
-    gains = adapter.gains(layer, "attn_output")  # [head, d_head, d_model] so far
-    if gains is not None:
-        output = output * gains.to(output.device)
-    return _pairs("ov", output, head_rows(adapter, layer, "v"))
+    return _pairs("ov", behind(adapter, layer, "attn_output", output), head_rows(adapter, layer, "v"))
 
 
 def _pairs(name: str, left: Tensor, right: Tensor) -> Circuits:
@@ -79,12 +79,16 @@ def _pairs(name: str, left: Tensor, right: Tensor) -> Circuits:
     return Circuits(name, values, (q_left @ u[..., :PAIRS]).mT, (q_right @ v.mT[..., :PAIRS]).mT)
 
 
+def by_position(offset: tuple[int, float] | None) -> bool:
+    """Say whether a head is driven by position, by the distance that gets most of its attention and its share."""
+    return offset is not None and offset[1] > OFFSET_MASS
+
+
 def read_layer(
     adapter: Adapter,
     layer: int,
     offsets: Mapping[int, tuple[int, float]],
     dictionaries: tuple[Dictionary, Dictionary],
-    rows: bool,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Read the heads of a layer: rows of the tables `circuits` and `readings`.
 
@@ -93,16 +97,16 @@ def read_layer(
         layer: 0-based decoder layer.
         offsets: by head, the distance that gets the largest share of its attention, and that share.
         dictionaries: the input and the output dictionary.
-        rows: read every row of W_q and W_k too.
     """
     own, output = dictionaries
     circuits, readings = [], []
     for found in (qk_circuits(adapter, layer), ov_circuits(adapter, layer)):
         sides = (("query", own), ("key", own)) if found.name == "qk" else (("writes", output), ("reads", own))
         read = [_both_ends(words, side) for (_, words), side in zip(sides, (found.left, found.right), strict=True)]
+        count = found.left.shape[1]
         for head, values in enumerate(found.values):
             offset, mass = offsets.get(head, (None, None))
-            by_position = mass is not None and mass > OFFSET_MASS
+            driven = by_position(offsets.get(head))
             circuits.append(
                 {
                     "layer": layer,
@@ -112,28 +116,37 @@ def read_layer(
                     "effective_rank": effective_rank(values),
                     "offset_mass": mass,
                     "offset": offset,
-                    "position_driven": by_position,
+                    "position_driven": driven,
                 }
             )
-            if by_position and found.name == "qk":
+            if driven and found.name == "qk":
                 continue
             for (side, words), ends in zip(sides, read, strict=True):
-                for pair in range(min(PAIRS, len(values))):
+                for pair in range(count):
                     place: dict[str, Any] = {"kind": found.name, "layer": layer, "head": head, "index": pair}
                     place |= {"side": side, "strength": float(values[pair])}
-                    readings += [place | row for row in named(adapter, words, ends, head * PAIRS + pair)]
-    if rows:
-        driven = {row["head"] for row in circuits if row["position_driven"]}
-        readings += [row for role in ("q", "k") for row in _rows(adapter, layer, role, own, driven)]
+                    readings += [place | row for row in named(adapter, words, ends, head * count + pair)]
     return circuits, readings
 
 
-def _rows(adapter: Adapter, layer: int, role: str, words: Dictionary, driven: set[int]) -> Iterator[dict[str, Any]]:
-    """Read every row of W_q or W_k of the heads that are not driven by position."""
+def read_rows(
+    adapter: Adapter, layer: int, role: str, offsets: Mapping[int, tuple[int, float]], words: Dictionary
+) -> Iterator[dict[str, Any]]:
+    """Read every row of W_q or W_k of the heads that are not driven by position: rows of the table `readings`.
+
+    Args:
+        adapter: the model.
+        layer: 0-based decoder layer.
+        role: q or k.
+        offsets: as for `read_layer`.
+        words: the input dictionary.
+    """
     vectors = head_rows(adapter, layer, role)
     ends = _both_ends(words, vectors)
     strengths = vectors.norm(dim=2).tolist()
-    for head in set(range(len(vectors))) - driven:
+    for head in range(len(vectors)):
+        if by_position(offsets.get(head)):
+            continue
         for index, strength in enumerate(strengths[head]):
             place = {"kind": f"{role}_row", "layer": layer, "head": head, "index": index}
             place |= {"side": "query" if role == "q" else "key", "strength": strength}

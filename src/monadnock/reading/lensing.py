@@ -14,8 +14,8 @@ from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.preparing import bar, evaluating, known_run, open_model
 from monadnock.reading.dictionary import NAMES, Dictionary, input_dictionary, output_dictionary
-from monadnock.reading.middle import LAYERS, middle_dictionary, steps
-from monadnock.reading.states import Seen, prompt_ids, see_prompt
+from monadnock.reading.middle import LAYERS, check_middle, middle_dictionary, steps
+from monadnock.reading.states import Seen, prompt_ids, see_prompt, texts_of
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 
@@ -79,17 +79,24 @@ def lens(
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     ids, front = prompt_ids(adapter, prompt, bos)
+    if "middle" in dictionaries:
+        check_middle(adapter, middle_layers)
     run = known or scan(adapter, out=path, probes=["start_token"], text=text, tokens=1024, progress=progress)
     with evaluating(adapter.model):
         check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
         told = {"prompt": prompt, "bos": front}
-        setting = f"{ids.tolist()} {rows} {words} {middle_layers}"
-        todo = [name for name in dict.fromkeys(dictionaries) if _words_there(run, _part(name, setting)) < k]
-        attended = run.has("first_token", _part("first", str(ids.tolist())))
+        parts = {
+            name: _part(name, prompt, ids.tolist(), rows, words, middle_layers if name == "middle" else None)
+            for name in dictionaries
+        }
+        only = ids.unique() if words == "prompt" else None
+        most = adapter.model.get_input_embeddings().weight.shape[0] if only is None else len(only)
+        todo = [name for name, part in parts.items() if _words_there(run, part) < min(k, most)]
+        first = _part("first", prompt, ids.tolist())
+        attended = run.has("first_token", first)
         if not todo and attended:
             return run
         seen = see_prompt(adapter, ids)
-        only = ids.unique() if words == "prompt" else None
         with bar("dictionaries", sum(steps(adapter) if name == "middle" else 1 for name in todo), progress) as step:
             for name in todo:
                 if name == "middle":
@@ -99,11 +106,9 @@ def lens(
                     step()
                 said = told | {"rows": rows, "words": words}
                 found = [said | row for row in _rows(adapter, seen, made, k, rows, only)]
-                run.add("lens", _part(name, setting), found)
+                run.add("lens", parts[name], found)
         if not attended:
-            run.add(
-                "first_token", _part("first", str(ids.tolist())), [told | row for row in _first_rows(adapter, seen)]
-            )
+            run.add("first_token", first, [told | row for row in _first_rows(adapter, seen)])
     return run
 
 
@@ -120,9 +125,9 @@ def _check(dictionaries: Sequence[str], k: int, rows: str, words: str) -> None:
             raise MonadnockError(f"{what} was {given!r}; give {' or '.join(known)}.")
 
 
-def _part(name: str, setting: str) -> str:
-    """Return the name of a part: the same for the same tokens and settings, in whatever start."""
-    return f"{name}-{hashlib.sha256(setting.encode()).hexdigest()[:12]}"
+def _part(name: str, *setting: Any) -> str:
+    """Return the name of a part: the same for the same prompt, tokens and settings, in whatever start."""
+    return f"{name}-{hashlib.sha256(repr(setting).encode()).hexdigest()[:12]}"
 
 
 def _words_there(run: Run, part: str) -> int:
@@ -140,13 +145,14 @@ def _rows(
     tokens = [
         {"position": place, "token_id": each, "token": decode([each])} for place, each in enumerate(seen.ids.tolist())
     ]
+    places = [(layer, token) for layer in range(-1, len(seen.states) - 1) for token in tokens]
+    top = dictionary.top(dictionary.states(seen.states.flatten(0, 1)), k, rows=rows, only=only)
+    texts = {word: decode([word]) for word in top.ids.unique().tolist()}
     found = []
-    for layer, states in enumerate(seen.states, start=-1):
-        top = dictionary.top(dictionary.states(states), k, rows=rows, only=only)
-        for token, words, amplitudes in zip(tokens, top.ids.tolist(), top.amplitudes.tolist(), strict=True):
-            for rank, (word, amplitude) in enumerate(zip(words, amplitudes, strict=True), start=1):
-                place = {"dictionary": dictionary.name, "layer": layer, "rank": rank}
-                found.append(token | place | {"word_id": word, "word": decode([word]), "amplitude": amplitude})
+    for (layer, token), words, amplitudes in zip(places, top.ids.tolist(), top.amplitudes.tolist(), strict=True):
+        for rank, (word, amplitude) in enumerate(zip(words, amplitudes, strict=True), start=1):
+            place = {"dictionary": dictionary.name, "layer": layer, "rank": rank}
+            found.append(token | place | {"word_id": word, "word": texts[word], "amplitude": amplitude})
     return found
 
 
@@ -154,7 +160,7 @@ def _first_rows(adapter: Adapter, seen: Seen) -> list[dict[str, Any]]:
     """Return how much attention the first token gets, from every head and position."""
     ids = seen.ids.tolist()
     texts = [adapter.tokenizer.decode([each]) for each in ids]
-    ends = ends_sentence(texts)
+    ends = ends_sentence(texts_of(adapter.tokenizer, ids))
     return [
         {
             "layer": layer,

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.reading.dictionary import Dictionary
+from monadnock.reading.folding import behind, in_front
 from monadnock.reading.heads import both_ends, named
 
 FEATURES = 4  # massive features of the start token that are read
@@ -30,8 +32,8 @@ def read_outliers(adapter: Adapter, run: Run, own: Dictionary, output: Dictionar
 
 
 def _features(adapter: Adapter, run: Run, own: Dictionary, output: Dictionary) -> list[dict[str, Any]]:
-    lives = run.table("lifecycles").with_columns(run_size=run.table("lifecycles")["peak_value"].abs())
-    lives = lives.sort("run_size", descending=True).unique("feature", keep="first", maintain_order=True).head(FEATURES)
+    lives = run.table("lifecycles").sort(pl.col("peak_value").abs(), descending=True)
+    lives = lives.unique("feature", keep="first", maintain_order=True).head(FEATURES)
     rows = []
     for life in lives.to_dicts():
         feature, sign = life["feature"], 1.0 if life["peak_value"] >= 0 else -1.0
@@ -48,16 +50,15 @@ def _neurons(adapter: Adapter, run: Run, own: Dictionary, output: Dictionary) ->
     for found in run.table("massive_weights").filter(massive=True).sort("rank").head(ROWS).to_dicts():
         layer, expert, neuron = found["layer"], found["expert"], found["feature"]
         place = {"layer": layer, "index": neuron}
-        gains = adapter.gains(layer, "mlp_input")
+        norm = "attn_input" if adapter.norm(layer, "mlp_input") is None else "mlp_input"  # one may feed both
         for role in ("up", "gate"):
             if adapter.has(role):
                 vector = adapter.weight(layer, role, expert).read()[neuron][None].float()
-                vector = vector if gains is None else vector * gains.to(vector)
+                vector = in_front(adapter, layer, norm, vector)
                 here = place | {"kind": f"{role}_row", "side": "reads", "strength": float(vector.norm())}
                 rows += _read(adapter, vector, here, own)
         vector = adapter.weight(layer, "down", expert).read()[:, neuron][None].float()
-        behind = adapter.gains(layer, "mlp_output")
-        vector = vector if behind is None else vector * behind.to(vector)
+        vector = behind(adapter, layer, "mlp_output", vector)
         here = place | {"kind": "down_column", "side": "writes", "strength": float(vector.norm())}
         rows += _read(adapter, vector, here, output)
     return rows

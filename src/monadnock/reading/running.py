@@ -14,18 +14,18 @@ from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
 from monadnock.interventions.changed import check_layer
 from monadnock.models import Adapter
+from monadnock.models.components import tied
 from monadnock.preparing import bar, evaluating, known_run, open_model, start_token, text_windows
 from monadnock.probes import Evidence
 from monadnock.probes.attention import Attention
 from monadnock.reading import heads, layers, outliers, sentences, tokens
-from monadnock.reading.dictionary import Dictionary, input_dictionary, one_token, output_dictionary, tied
+from monadnock.reading.dictionary import Dictionary, input_dictionary, one_token, output_dictionary
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import observe_text, scan
 
 WHAT = ("tokens", "heads", "layers", "outliers")
 PROBES = ("start_token", "attention")  # massive rows and features; how much of its attention a head gives to a distance
 WORDS = ("girl", "boy", "woman", "man", "red", "yellow", "long", "short", "round", "sharp", "ball", "play")
-DEFAULT_TOKENS = 4096
 
 Found = dict[str, list[dict[str, Any]]]  # rows by table
 Job = tuple[str, str, Callable[[], Found]]  # part, the table that says that it is done, what makes the rows
@@ -136,9 +136,9 @@ def _jobs(
     if "heads" in what:
         offsets = cache(lambda: _offsets(adapter, run, windows))
         for layer in range(adapter.num_layers):
-            rows = layer in row_layers
-            part = f"layer-{layer:03d}{'-rows' if rows else ''}"
-            jobs.append((part, "circuits", partial(_heads, adapter, layer, offsets, (own, output), rows)))
+            jobs.append((f"layer-{layer:03d}", "circuits", partial(_heads, adapter, layer, offsets, (own, output))))
+            if layer in row_layers:
+                jobs.append((f"rows-{layer:03d}", "readings", partial(_head_rows, adapter, layer, offsets, own)))
     return jobs
 
 
@@ -199,8 +199,14 @@ def _heads(
     layer: int,
     offsets: Callable[[], dict[tuple[int, int], tuple[int, float]]],
     dictionaries: tuple[Dictionary, Dictionary],
-    rows: bool,
 ) -> Found:
     here = {head: found for (place, head), found in offsets().items() if place == layer}
-    circuits, readings = heads.read_layer(adapter, layer, here, dictionaries, rows)
+    circuits, readings = heads.read_layer(adapter, layer, here, dictionaries)
     return {"readings": readings, "circuits": circuits}
+
+
+def _head_rows(
+    adapter: Adapter, layer: int, offsets: Callable[[], dict[tuple[int, int], tuple[int, float]]], own: Dictionary
+) -> Found:
+    here = {head: found for (place, head), found in offsets().items() if place == layer}
+    return {"readings": [row for role in ("q", "k") for row in heads.read_rows(adapter, layer, role, here, own)]}

@@ -1,4 +1,4 @@
-"""The first-sentence effect: does attention to the first token fall where the first sentence ends (wray2023)?"""
+"""The first-sentence effect: how attention to the first token falls where the first sentence ends (wray2023)."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monadnock.data import ends_sentence
 from monadnock.models import Adapter
-from monadnock.reading.states import first_attention
+from monadnock.reading.states import first_attention, texts_of
 
 QUERIES = 4  # on each side of an end
 SENTENCES = 3
@@ -30,8 +30,7 @@ def first_sentences(adapter: Adapter, windows: Tensor, bos: bool) -> tuple[Tenso
     """
     texts, ends = [], []
     for ids in windows[:, int(bos) :].tolist():
-        tokens = [adapter.tokenizer.decode([each]) for each in ids]
-        marked = ends_sentence(tokens)
+        marked = ends_sentence(texts_of(adapter.tokenizer, ids))
         start = 0
         while start < len(ids) and len(texts) < MOST:
             begin = next((place + 1 for place in range(start, len(ids)) if marked[place]), len(ids))
@@ -71,7 +70,7 @@ def sentence_effect(
     masses = torch.cat([masses, masses.mean(1, keepdim=True)], 1).double()  # all layers last
     rows = []
     for number in range(SENTENCES):
-        cases = [(text, places[number]) for text, places in enumerate(ends) if _counts(places, number, int(bos))]
+        cases = [(text, places[number]) for text, places in enumerate(ends) if _counts(places, number)]
         found = [(text, *_sides(masses[text], end), _control(masses, ends, end)) for text, end in cases]
         found = [case for case in found if case[3] is not None]
         if len(found) > 1:
@@ -79,12 +78,16 @@ def sentence_effect(
     return rows
 
 
-def _counts(places: list[int], number: int, first: int) -> bool:
-    """Say whether a sentence has enough queries, and enough follow it before the next end or the end of the text."""
+def _counts(places: list[int], number: int) -> bool:
+    """Say whether a sentence has enough queries, and enough follow it up to the next end and the end of the text.
+
+    The first token is no query: it sees nothing but itself.
+    """
     if number >= len(places):
         return False
-    begin = places[number - 1] + 1 if number else first
-    return places[number] - begin + 1 >= QUERIES and places[number] + QUERIES < LENGTH
+    before = places[number - 1] if number else 0
+    behind = min([*places[number + 1 : number + 2], LENGTH - 1])
+    return places[number] - before >= QUERIES and behind - places[number] >= QUERIES
 
 
 def _sides(masses: Tensor, end: int) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,20 @@ def prompt_ids(adapter: Adapter, prompt: str, bos: bool | None) -> tuple[Tensor,
     return torch.tensor(ids), front
 
 
+def texts_of(tokenizer: Any, ids: list[int]) -> list[str]:
+    """Return the text of each token as it stands in a text, so that they make up the text when they are joined.
+
+    A token alone loses its leading blank in tokenizers of the SentencePiece kind; behind another it keeps it.
+    """
+    alone = [tokenizer.decode([each]) for each in ids]
+    texts = alone[:1]
+    for place in range(1, len(ids)):
+        both = tokenizer.decode(ids[place - 1 : place + 1])
+        front = alone[place - 1]
+        texts.append(both[len(front) :] if both.startswith(front) else alone[place])
+    return texts
+
+
 def see_prompt(adapter: Adapter, ids: Tensor) -> Seen:
     """Run a prompt once and keep its states, and the attention that its first token gets.
 

@@ -54,6 +54,8 @@ def effective_rank(values: Tensor) -> float:
         >>> round(effective_rank(torch.ones(7)), 6), effective_rank(torch.tensor([5.0, 0.0]))
         (7.0, 1.0)
     """
+    if not values.any():
+        return 0.0
     share = values.double() / values.double().sum()
     return float(torch.exp(-torch.special.xlogy(share, share).sum()))
 
@@ -88,7 +90,7 @@ def dictionary_facts(dictionary: Dictionary, own: Dictionary, values: Tensor, se
         raw = dictionary.rows[start : start + len(block)].detach().float()
         norms += float(raw.norm(dim=1).double().sum())
         theirs = own.rows[start : start + len(block)].detach().float().to(device)
-        correlation += float(_pearson(raw, theirs).double().sum())
+        correlation += float(_pearson(raw[: len(theirs)], theirs).double().sum())
     itself = (sampled * sampled).sum(1).double()  # 1, or 0 for a row of zeros
     positive, total = positive - itself.round(), total - itself
     shares = positive / max(count - 1, 1)
@@ -103,7 +105,7 @@ def dictionary_facts(dictionary: Dictionary, own: Dictionary, values: Tensor, se
         "mean_similarity": float((total / max(count - 1, 1)).mean()),
         "effective_rank": effective_rank(values),
         "stable_rank": float(values.square().sum() / values[0].square()),
-        "own_correlation": correlation / count,
+        "own_correlation": correlation / min(count, len(own.rows)),
         "noise_floor": floor,
         "capacity": 1 / floor**2 if floor else None,
         "noise_largest": float(largest.mean()),
@@ -118,7 +120,7 @@ def _pearson(first: Tensor, second: Tensor) -> Tensor:
 
 def similarities(dictionary: Dictionary, words: dict[str, int]) -> list[dict[str, Any]]:
     """Return the normalised inner products of all pairs of words: rows of the table `word_similarity`."""
-    ids = torch.tensor(list(words.values()), device=dictionary.rows.device)
+    ids = torch.tensor(list(words.values()), dtype=torch.int64, device=dictionary.rows.device)
     rows = F.normalize(dictionary.rows[ids].detach().float(), dim=1)
     products = (rows @ rows.t()).tolist()
     return [

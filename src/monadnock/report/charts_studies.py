@@ -3,6 +3,7 @@
 import polars as pl
 
 from monadnock.findings.summary_studies import LISTED_SHARE, by_token, next_layer, shown_layer
+from monadnock.report import text
 from monadnock.report.parts import Block, Findings, Key, Section, meaning
 from monadnock.report.source import extent, finite, peak
 from monadnock.report.theme import GREY, LAYER_LABEL
@@ -98,8 +99,7 @@ def _by_study(table: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
 
 def _subject(study: str, prompt: str) -> str:
     """Return what a study is about, for a heading; with its prompt if there are several."""
-    prompt = " ".join(prompt.split())
-    prompt = prompt if len(prompt) <= _PROMPT else f"{prompt[: _PROMPT - 1]}…"
+    prompt = text.line(prompt, _PROMPT)
     return _SUBJECTS.get(study, study or "unnamed study") + (f", “{prompt}”" if prompt else "")
 
 

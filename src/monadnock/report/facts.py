@@ -12,6 +12,8 @@ SOURCES = {
     "gu2025": "Gu et al. 2025, When Attention Sink Emerges in Language Models",
     "oh2024": "Oh et al. 2024, House of Cards: Massive Weights in LLMs",
     "yu2024": "Yu et al. 2024, The Super Weight in Large Language Models",
+    "wray2023": "Wray 2023, Visualizing the inner world of a large language model (Llama 2 7B)",
+    "roy2007": "Roy and Vetterli 2007, The Effective Rank: A Measure of Effective Dimensionality",
     "jonasson2025": "Jonasson 2025, Rotary Outliers and Rotary Offset Features in Large Language Models",
 }
 

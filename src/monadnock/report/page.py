@@ -28,20 +28,27 @@ from monadnock.report import (
     charts_bands,
     charts_chain,
     charts_consistency,
+    charts_depth,
+    charts_first_token,
+    charts_lens,
     charts_life,
     charts_massive,
+    charts_readings,
     charts_rotary,
     charts_router,
     charts_selecting,
+    charts_similarity,
     charts_sinks,
     charts_studies,
     charts_texts,
+    charts_tokens,
     charts_trace,
     charts_weights,
     facts,
     text,
 )
 from monadnock.report.parts import Block, Findings, Section
+from monadnock.report.picker import Picker, as_json
 
 SECTIONS: tuple[Section, ...] = (
     *charts_activations.SECTIONS,
@@ -58,8 +65,14 @@ SECTIONS: tuple[Section, ...] = (
     *charts_selecting.SECTIONS,
     *charts_consistency.SECTIONS,
     *charts_studies.SECTIONS,
+    *charts_lens.SECTIONS,
+    *charts_first_token.SECTIONS,
+    *charts_readings.SECTIONS,
+    *charts_tokens.SECTIONS,
+    *charts_similarity.SECTIONS,
     *charts_router.SECTIONS,
     *charts_weights.SECTIONS,
+    *charts_depth.SECTIONS,
 )
 
 
@@ -133,16 +146,18 @@ def fill(sections: Iterable[tuple[Any, list[Block]]], manifest: Manifest, **told
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    charts: list[dict[str, Any]] = []
+    data: dict[str, list[dict[str, Any]]] = {"charts": [], "pickers": []}
     drawn = [
-        {"about": about, "blocks": [_block(each, manifest, charts) for each in blocks]} for about, blocks in sections
+        {"about": about, "blocks": [_block(each, manifest, data) for each in blocks]} for about, blocks in sections
     ]
     scripts = [Markup("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw))]
-    scripts.append(Markup(environment.get_template("page.js.j2").render()))
+    own = ("picker.js.j2", "page.js.j2") if data["pickers"] else ("page.js.j2",)
+    scripts += [Markup(environment.get_template(name).render()) for name in own]
     return environment.get_template("page.html.j2").render(
         sections=drawn,
         sources=facts.SOURCES,
-        charts=_island(charts),
+        charts=_island(data["charts"]),
+        pickers=_island(data["pickers"]) if data["pickers"] else "",
         scripts=scripts,
         allowed=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
         **told,
@@ -157,21 +172,24 @@ def _drawn(section: Section, findings: Findings) -> list[Block]:
     return [] if _empty(section, findings) else section.draw(findings)
 
 
-def _block(block: Block, manifest: Manifest, charts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the template needs of a block; a chart goes to `charts` and leaves its number."""
+def _block(block: Block, manifest: Manifest, data: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return what the template needs of a block; a chart or picker goes to `data` and leaves its name."""
     seen: dict[str, Any] = {"about": block, "cited": facts.cited(block.notes, manifest)}
     if isinstance(block.body, pl.DataFrame):
         seen["heads"] = [(name.replace("_", " "), dtype.is_numeric()) for name, dtype in block.body.schema.items()]
         seen["rows"] = [["" if value is None else text.cell(value) for value in row] for row in block.body.rows()]
     elif block.kind == "chart":
-        seen["chart"] = f"chart-{len(charts)}"
-        charts.append(dict(json_item(cast(figure, block.body), ID(seen["chart"]))))
+        seen["chart"] = f"chart-{len(data['charts'])}"
+        data["charts"].append(dict(json_item(cast(figure, block.body), ID(seen["chart"]))))
+    elif isinstance(block.body, Picker):
+        seen["picker"] = f"picker-{len(data['pickers'])}"
+        data["pickers"].append({"id": seen["picker"], **as_json(block.body)})
     return seen
 
 
-def _island(charts: list[dict[str, Any]]) -> Markup:
+def _island(data: list[dict[str, Any]]) -> Markup:
     """Return JSON that may stand in a script element: nothing in it can end the element or start another."""
-    dump = json.dumps(charts, allow_nan=False, separators=(",", ":"))
+    dump = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for char in "<>&":
         dump = dump.replace(char, f"\\u{ord(char):04x}")
     return Markup(dump)

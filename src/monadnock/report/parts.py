@@ -8,6 +8,7 @@ from bokeh.plotting import figure
 
 from monadnock.findings import schema
 from monadnock.findings.manifest import Manifest
+from monadnock.report.picker import Picker
 from monadnock.report.theme import GREY
 
 
@@ -30,7 +31,8 @@ class Key:
     Attributes:
         label: what the mark stands for.
         colour: its colour.
-        mark: solid, dashed, dotted or dotdash (lines), dot, ring, area, or diamond and flag (white with a black edge).
+        mark: solid, dashed, dotted or dotdash (lines), dot, ring, area, diamond and flag (white with a black edge), or
+            faint and own (of words).
         shape: the marker on a line: circle, square, diamond, triangle, inverted_triangle, hex or star; or none.
     """
 
@@ -58,6 +60,7 @@ class Listing:
         changes: whether each column has a small one beside it, for the changes.
         starts: numbers of the rows that a line parts from those above.
         words: how many of the first columns hold words; the others hold numbers.
+        wraps: whether long cells go on in a second line.
     """
 
     heads: tuple[str, ...]
@@ -65,6 +68,7 @@ class Listing:
     changes: tuple[bool, ...]
     starts: frozenset[int] = frozenset()
     words: int = 1
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,13 @@ class Passage:
 
 @dataclass(frozen=True)
 class Block:
-    """A chart, a small table, texts side by side, or only a sentence (no body), under a heading with its definitions.
+    """A chart, a table, texts side by side, words to pick from, or only a sentence (no body), with its definitions.
 
     Attributes:
         title: the heading.
         says: one sentence on what is shown, or on why there is nothing to show.
         notes: definitions, most of them straight from the schema.
-        body: a bokeh figure, a frame whose columns are the table's heads, a listing, passages, or nothing.
+        body: a bokeh figure, a frame whose columns are the table's heads, a listing, passages, a picker, or nothing.
         keys: the legend, drawn beside the chart and never over it.
         alt: what a screen reader says instead of the chart.
         wide: whether the block takes the full width of the page.
@@ -94,17 +98,17 @@ class Block:
     title: str
     says: str
     notes: tuple[str, ...] = ()
-    body: figure | pl.DataFrame | Listing | tuple[Passage, ...] | None = None
+    body: figure | pl.DataFrame | Listing | tuple[Passage, ...] | Picker | None = None
     keys: tuple[Key, ...] = ()
     alt: str = ""
     wide: bool = False
 
     @property
     def kind(self) -> str:
-        """How the template shows the body: chart, table, listing, passages or text."""
+        """How the template shows the body: chart, table, listing, passages, picker or text."""
         if self.body is None:
             return "text"
-        kinds = ((pl.DataFrame, "table"), (Listing, "listing"), (tuple, "passages"))
+        kinds = ((pl.DataFrame, "table"), (Listing, "listing"), (tuple, "passages"), (Picker, "picker"))
         return next((name for kind, name in kinds if isinstance(self.body, kind)), "chart")
 
 

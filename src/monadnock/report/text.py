@@ -32,6 +32,17 @@ def token(text: str) -> str:
     return seen if len(seen) <= _LONGEST else seen[: _LONGEST - 1] + "…"
 
 
+def line(text: str, most: int) -> str:
+    """Return a text on one line, cut where it is longer than `most` characters.
+
+    Example:
+        >>> line("Summer is\\n warm.", 12)
+        'Summer is w…'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def number(value: float | None) -> str:
     """Return a float with about four significant digits, an integer as it is, `(none)` for a missing one.
 
