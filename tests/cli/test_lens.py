@@ -111,7 +111,6 @@ def test_a_new_run_with_a_published_prompt(cli, model):
         (["--k", "101"], "101 words of each state were asked"),
         (["--rows", "row"], "rows was 'row'; give normalised or raw"),
         (["--words", "few"], "words was 'few'; give all or prompt"),
-        (["--text", "nowhere.txt"], "nowhere.txt cannot be read"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(scanned, cli, model, args, told):

@@ -24,9 +24,9 @@ def one_thread():
 
 
 def make(case: str, **changes: Any) -> Adapter:
-    """Return the adapter of a tiny random model."""
+    """Return the adapter of a tiny random model, with a word for each of its 128 embeddings."""
     model_type, own = CASES[case]
-    return Adapter(tiny_model(model_type, **own | changes), word_tokenizer(), Source(case, "object"))
+    return Adapter(tiny_model(model_type, **own | changes), word_tokenizer(num_words=125), Source(case, "object"))
 
 
 @pytest.fixture(scope="module", params=list(CASES))

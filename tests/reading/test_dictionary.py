@@ -13,6 +13,7 @@ from monadnock.models import Adapter, Source
 from monadnock.models.components import tied
 from monadnock.reading import dictionary as module
 from monadnock.reading.dictionary import Dictionary, input_dictionary, one_token, output_dictionary
+from monadnock.reading.middle import middle_dictionary
 from tests.reading.conftest import make, plain
 from tests.tiny import tiny_model
 from tests.words import word_tokenizer
@@ -180,6 +181,17 @@ def test_rows_are_as_wide_as_the_states_and_shared_with_the_model_where_they_can
         assert own.rows.data_ptr() == embedding.data_ptr() and output.rows.data_ptr() == head.data_ptr()
         assert (own.rows.data_ptr() == output.rows.data_ptr()) == tied(adapter)
     assert not own.rows.requires_grad and not output.rows.requires_grad
+
+
+def test_rows_that_pad_the_vocabulary_are_no_words():
+    adapter = make("llama")
+    adapter.tokenizer = word_tokenizer(num_words=97)  # and three special ones
+    assert len(input_dictionary(adapter).rows) == len(output_dictionary(adapter).rows) == 100
+    middle = middle_dictionary(adapter, 1)
+    assert len(middle.rows) == 100
+    assert middle.top(torch.randn(50, 32), 100).ids.max() == 99
+    adapter.tokenizer = None
+    assert len(input_dictionary(adapter).rows) == 128
 
 
 def test_rows_of_another_width_are_refused():

@@ -31,11 +31,11 @@ def llama():
 
 
 @pytest.fixture
-def run_lens(text, tmp_path):
+def run_lens(tmp_path):
     """Return a function that reads into `tmp_path/run`."""
 
     def run(adapter, prompt=PROMPT, **options):
-        return lens(adapter, prompt, **{"text": text, "out": tmp_path / "run", "progress": False, **options})
+        return lens(adapter, prompt, **{"out": tmp_path / "run", "progress": False, **options})
 
     return run
 
@@ -197,9 +197,9 @@ def test_a_stopped_lens_goes_on_and_ends_with_the_same_rows(llama, run_lens, tmp
         assert again.table(name).sort(order).equals(whole.table(name).sort(order))
 
 
-def test_a_tokenizer_without_bos(text, tmp_path):
+def test_a_tokenizer_without_bos(tmp_path):
     adapter = Adapter(tiny_model("llama"), word_tokenizer(bos=False), Source("llama", "object"))
-    run = lens(adapter, PROMPT, text=text, out=tmp_path / "run", k=1, progress=False)
+    run = lens(adapter, PROMPT, out=tmp_path / "run", k=1, progress=False)
     assert set(run.table("lens")["bos"]) == {False} and run.table("lens")["position"].max() == 3
     middle = middle_dictionary(adapter, run.manifest.text.start_token_id)
     states, _ = plain(adapter, torch.tensor(IDS[1:]))
@@ -207,7 +207,7 @@ def test_a_tokenizer_without_bos(text, tmp_path):
     (word,), (amplitude,) = reading(run, dictionary="middle", layer=1, position=3)
     assert word == best.ids[3, 0] and amplitude == pytest.approx(float(best.amplitudes[3, 0]), abs=1e-4)
     with pytest.raises(MonadnockError, match="BOS was asked for, but the tokenizer of llama has none"):
-        lens(adapter, PROMPT, text=text, out=tmp_path / "run", bos=True, progress=False)
+        lens(adapter, PROMPT, out=tmp_path / "run", bos=True, progress=False)
 
 
 def test_the_longest_prompt_that_is_read(run_lens):
@@ -234,7 +234,6 @@ class Silent:
         (PROMPT, {"k": 101}, "101 words of each state were asked"),
         (PROMPT, {"rows": "row"}, "rows was 'row'; give normalised or raw"),
         (PROMPT, {"words": "some"}, "words was 'some'; give all or prompt"),
-        (PROMPT, {"text": "nowhere.txt"}, "nowhere.txt cannot be read"),
         (PROMPT, {"middle_layers": 4}, "behind 4 layers was asked, but llama has 3"),
         (PROMPT, {"middle_layers": 0}, "behind 0 layers was asked, but llama has 3"),
         ("", {}, "The prompt is empty"),
@@ -258,10 +257,10 @@ def test_what_needs_no_model_is_refused_before_it_is_loaded(options, tmp_path, m
         lens("nowhere", out=tmp_path / "run", **options)
 
 
-def test_a_prompt_that_gives_no_tokens(text, tmp_path):
+def test_a_prompt_that_gives_no_tokens(tmp_path):
     adapter = Adapter(tiny_model("llama"), Silent(), Source("llama", "object"))
     with pytest.raises(MonadnockError, match="The prompt is empty"):
-        lens(adapter, PROMPT, text=text, out=tmp_path / "run")
+        lens(adapter, PROMPT, out=tmp_path / "run")
 
 
 def test_a_prompt_longer_than_the_model_sees(run_lens):

@@ -143,7 +143,7 @@ def test_attention_that_falls_at_the_end_of_the_first_sentence_is_found(adapter,
     assert [row["layer"] for row in rows] == [0, 1, 2, None]
     for row in rows:
         assert row["before"] == pytest.approx(0.8) and row["after"] == pytest.approx(0.3)
-        assert row["fall"] == pytest.approx(0.5) and row["fall_error"] == pytest.approx(0, abs=1e-6)
+        assert row["fall"] == pytest.approx(0.5) and row["effect_error"] == pytest.approx(0, abs=1e-6)
         assert row["effect"] == pytest.approx(0.5) and row["control_fall"] == pytest.approx(0, abs=1e-6)
         assert row["num_texts"] > 4
     assert [row["num_heads"] for row in rows] == [4, 4, 4, 12]
@@ -226,7 +226,6 @@ def test_numbers_are_those_of_a_slow_loop(adapter, bos):
             "before": before.mean(),
             "after": after.mean(),
             "fall": (before - after).mean(),
-            "fall_error": (before - after).std() / len(cases) ** 0.5,
             "control_fall": control.mean(),
             "effect": (before - after - control).mean(),
         }

@@ -73,7 +73,7 @@ def first_sentence():
     return [
         {
             "data": text, "layer": layer, "sentence": sentence, "num_texts": 12, "num_heads": 4 if layer else 24,
-            "before": 0.4, "after": 0.3, "fall": math.inf if layer == 2 else 0.1, "fall_error": 0.02,
+            "before": 0.4, "after": 0.3, "fall": math.inf if layer == 2 else 0.1, "effect_error": 0.02,
             "control_fall": 0.01, "effect": 0.09,
         }
         for text in TEXTS

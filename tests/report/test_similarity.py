@@ -83,7 +83,7 @@ def test_texts_are_never_mixed():
 def fall(layer, sentence, value, control=0.01, error=0.02, effect=None):
     effect = value - control if effect is None else effect
     row = {"data": "topics", "layer": layer, "sentence": sentence, "num_texts": 9, "num_heads": 4}
-    return row | {"fall": value, "fall_error": error, "control_fall": control, "effect": effect}
+    return row | {"fall": value, "effect_error": error, "control_fall": control, "effect": effect}
 
 
 def test_each_sentence_has_its_fall_and_control_on_one_scale_and_all_layers_are_told():
@@ -93,10 +93,10 @@ def test_each_sentence_has_its_fall_and_control_on_one_scale_and_all_layers_are_
     assert lines(first) == {"fall": [(0, 0.1), (1, 0.2)], "control_fall": [(0, 0.01), (1, 0.01)]}
     assert first.body.y_range.end == second.body.y_range.end == pytest.approx(0.52 * 1.06)
     assert first.says == (
-        "Over all layers, attention to the first token falls by 0.15 +- 0.02 where sentence 1 ends (4 heads, 9 texts), "
-        "and by 0.01 at the same positions where none ends: the effect holds (0.14)."
+        "Over all layers, attention to the first token falls by 0.15 where sentence 1 ends (4 heads, 9 texts), "
+        "and by 0.01 at the same positions where none ends: the effect holds (0.14 +- 0.02)."
     )
-    assert second.says.endswith("the effect is absent (0.01).")
+    assert second.says.endswith("the effect is absent (0.01 +- 0.02).")
     (band,) = [each.data_source.data for each in first.body.renderers if isinstance(each.glyph, VArea)]
     assert list(band["_low"]) == pytest.approx([0.08, 0.18])
 

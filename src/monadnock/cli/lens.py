@@ -1,6 +1,5 @@
 """`monadnock lens`: read every state of a prompt by token dictionaries, and tell one position layer by layer."""
 
-from pathlib import Path
 from typing import Annotated
 
 import polars as pl
@@ -27,7 +26,6 @@ def command(
     rows: Annotated[str, typer.Option(help="normalised (amplitudes are cosines) or raw")] = "normalised",
     words: Annotated[str, typer.Option(help="all, or prompt: read only words of the prompt")] = "all",
     bos: options.Bos = None,
-    text: Annotated[Path | None, typer.Option(help="text file to scan for a new run  [default: built-in]")] = None,
     dtype: options.Dtype = "auto",
     device: options.Device = None,
 ) -> None:
@@ -48,7 +46,6 @@ def command(
             rows=rows,
             words=words,
             bos=bos,
-            text=text,
             **options.loading(dtype, device),
         )
     found = run.table("lens").filter(prompt=prompt, rows=rows, words=words)
@@ -85,7 +82,7 @@ def tell(found: pl.DataFrame, position: int) -> None:
         said = [part.filter(dictionary=name).select("word", "amplitude").rows() for name in names]
         cells = [fitting([(visible(word), f"{value:.2f}") for word, value in words], width) for words in said]
         grid.add_row("in" if layer < 0 else str(layer), *cells)
-    print(f"Position {place}, {visible(token)}: the words that stand out behind each layer, with their amplitudes")
+    print(f"Position {place}, {visible(token)}: words behind each layer, and their amplitudes")
     console.print(grid)
 
 

@@ -16,7 +16,7 @@ def command(
     layer: Annotated[str, typer.Option(help="layers of which every row of W_q and W_k is read")] = "0",
     text: options.Text = None,
     dataset: options.Dataset = None,
-    tokens: options.Tokens = None,
+    tokens: Annotated[int | None, typer.Option(help="tokens in all  [default: 4096]")] = None,
     length: options.Length = None,
     bos: options.Bos = None,
     dtype: options.Dtype = "auto",

@@ -118,21 +118,20 @@ def sentence_effect(row: Mapping[str, Any]) -> str:
     """Say how attention to the first token falls where a sentence ends, beside its control; a row of the table."""
     if not _there(row["fall"], row["control_fall"], row["effect"], row["sentence"]):
         return ""
-    error = f" +- {number(row['fall_error'])}" if _there(row["fall_error"]) else ""
     heads = f"{row['num_heads'] or 0:,} heads, {row['num_texts'] or 0:,} texts"
     return (
-        f"attention to the first token falls by {number(row['fall'])}{error} where sentence {row['sentence']} ends "
+        f"attention to the first token falls by {number(row['fall'])} where sentence {row['sentence']} ends "
         f"({heads}), and by {number(row['control_fall'])} at the same positions where none ends: the effect "
         f"{_verdict(row)}"
     )
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    effect, error = row["effect"], row["fall_error"]
+    effect, error = row["effect"], row["effect_error"]
     if not _there(error):
         return f"({number(effect)}) has no error to go by"
     word = "holds" if effect > ERRORS * error else "is reversed" if effect < -ERRORS * error else "is absent"
-    return f"{word} ({number(effect)})"
+    return f"{word} ({number(effect)} +- {number(error)})"
 
 
 def first_sentence(_manifest: Manifest, tables: Tables) -> str:

@@ -134,7 +134,7 @@ def output_dictionary(adapter: Adapter) -> Dictionary:
 
 def _rows(adapter: Adapter, module: nn.Module, path: str, name: str) -> Tensor:
     """Return a module's rows as wide as the residual stream, also where a linear layer stands between (OPT 350M)."""
-    rows = _values(module)
+    rows = _values(module)[: num_words(adapter)]
     if rows.shape[1] == adapter.hidden_size:
         return rows
     between = getattr(adapter.decoder, path, None)
@@ -145,6 +145,12 @@ def _rows(adapter: Adapter, module: nn.Module, path: str, name: str) -> Tensor:
             "they cannot be compared."
         )
     return rows @ (weight.t() if path == "project_in" else weight)
+
+
+def num_words(adapter: Adapter) -> int:
+    """Return how many tokens a dictionary has: rows beyond the tokenizer's largest id pad the matrix, and are cut."""
+    rows = adapter.model.get_input_embeddings().weight.shape[0]
+    return rows if adapter.tokenizer is None else min(rows, max(adapter.tokenizer.get_vocab().values()) + 1)
 
 
 def _values(module: nn.Module) -> Tensor:

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from monadnock.data import ends_sentence
-from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.preparing import bar, evaluating, known_run, open_model
-from monadnock.reading.dictionary import NAMES, Dictionary, input_dictionary, output_dictionary
+from monadnock.reading.dictionary import NAMES, Dictionary, input_dictionary, num_words, output_dictionary
 from monadnock.reading.middle import LAYERS, check_middle, middle_dictionary, steps
 from monadnock.reading.states import Seen, prompt_ids, see_prompt, texts_of
 from monadnock.sameness import check_same, weight_sums
@@ -39,7 +38,6 @@ def lens(
     words: str = "all",
     bos: bool | None = None,
     middle_layers: int = LAYERS,
-    text: str | Path | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Run:
@@ -59,7 +57,6 @@ def lens(
         words: all, or prompt: read only words that the prompt has.
         bos: put BOS in front; by default if the tokenizer has one.
         middle_layers: how many layers make the middle dictionary.
-        text: a text file for the scan where one is made, see `scan`.
         progress: show a progress bar when the output is a terminal.
         **options: dtype, device, device_map, revision, trust_remote_code, see `load`.
 
@@ -75,13 +72,12 @@ def lens(
         ' Paris'
     """
     _check(dictionaries, k, rows, words)
-    check_text(text, None)
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     ids, front = prompt_ids(adapter, prompt, bos)
     if "middle" in dictionaries:
         check_middle(adapter, middle_layers)
-    run = known or scan(adapter, out=path, probes=["start_token"], text=text, tokens=1024, progress=progress)
+    run = known or scan(adapter, out=path, probes=["start_token"], tokens=1024, progress=progress)
     with evaluating(adapter.model):
         check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
         told = {"prompt": prompt, "bos": front}
@@ -90,7 +86,7 @@ def lens(
             for name in dictionaries
         }
         only = ids.unique() if words == "prompt" else None
-        most = adapter.model.get_input_embeddings().weight.shape[0] if only is None else len(only)
+        most = num_words(adapter) if only is None else len(only)
         todo = [name for name, part in parts.items() if _words_there(run, part) < min(k, most)]
         first = _part("first", prompt, ids.tolist())
         attended = run.has("first_token", first)

@@ -10,7 +10,7 @@ from monadnock.errors import MonadnockError
 from monadnock.models import Adapter
 from monadnock.models.observe import States
 from monadnock.models.start import run_layers
-from monadnock.reading.dictionary import Dictionary, input_dictionary
+from monadnock.reading.dictionary import Dictionary, input_dictionary, num_words
 from monadnock.sites import Site, Stream
 
 LAYERS = 2
@@ -19,7 +19,7 @@ _TOKENS = 2048  # that are run at once, each with the start token in front
 
 def steps(adapter: Adapter) -> int:
     """Return how often `middle_dictionary` calls its `step`."""
-    return -(-adapter.model.get_input_embeddings().weight.shape[0] // _TOKENS)
+    return -(-num_words(adapter) // _TOKENS)
 
 
 def check_middle(adapter: Adapter, layers: int) -> None:

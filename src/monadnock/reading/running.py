@@ -27,6 +27,8 @@ WHAT = ("tokens", "heads", "layers", "outliers")
 PROBES = ("start_token", "attention")  # massive rows and features; how much of its attention a head gives to a distance
 WORDS = ("girl", "boy", "woman", "man", "red", "yellow", "long", "short", "round", "sharp", "ball", "play")
 
+OUTLIERS = ("massive_weights", "lifecycles")  # tables
+
 Found = dict[str, list[dict[str, Any]]]  # rows by table
 Job = tuple[str, str, Callable[[], Found]]  # part, the table that says that it is done, what makes the rows
 
@@ -83,6 +85,11 @@ def read(
         raise MonadnockError(f"Nothing was asked to be read; there are {', '.join(WHAT)}.")
     check_text(text, dataset)
     path, known = known_run(model, out)
+    if known is not None and "outliers" in what and not set(OUTLIERS) <= set(known.heights()):
+        raise MonadnockError(
+            f"{path} has no tables {' and '.join(OUTLIERS)}, from which outliers are read; scan with the probe "
+            "start_token, or read tokens, heads and layers alone."
+        )
     adapter = open_model(model, tokenizer, progress=progress, **options)
     for layer in row_layers:
         check_layer(adapter, layer)
@@ -128,7 +135,7 @@ def _jobs(
         jobs += [(each.name, "dictionaries", partial(_dictionary, adapter, each, own)) for each in (own, output)]
         jobs.append((_hash(words), "nearest_words", partial(_words, adapter, own, output, words)))
         jobs.append((_hash(windows.token_hash), "continuations", partial(_continuations, own, output, windows)))
-    if "outliers" in what and {"massive_weights", "lifecycles"} <= set(run.heights()):
+    if "outliers" in what:
         jobs.append(("outliers", "readings", lambda: {"readings": outliers.read_outliers(adapter, run, own, output)}))
     if "layers" in what:
         jobs.append((_hash(windows.token_hash), "state_similarity", partial(_layers, adapter, windows)))

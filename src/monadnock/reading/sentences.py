@@ -108,7 +108,8 @@ def _rows(adapter: Adapter, sentence: int, found: list[tuple[int, Tensor, Tensor
     _, before, after, control = (list(column) for column in zip(*found, strict=True))
     before, after, control = torch.stack(before), torch.stack(after), torch.stack(control)  # [case, layer + 1]
     fall = before - after
-    error = fall.std(0) / math.sqrt(len(fall))
+    effect = fall - control
+    error = effect.std(0) / math.sqrt(len(fall))
     layers: list[int | None] = [*range(adapter.num_layers), None]
     return [
         {
@@ -119,9 +120,9 @@ def _rows(adapter: Adapter, sentence: int, found: list[tuple[int, Tensor, Tensor
             "before": float(before[:, place].mean()),
             "after": float(after[:, place].mean()),
             "fall": float(fall[:, place].mean()),
-            "fall_error": float(error[place]),
             "control_fall": float(control[:, place].mean()),
-            "effect": float((fall - control)[:, place].mean()),
+            "effect": float(effect[:, place].mean()),
+            "effect_error": float(error[place]),
         }
         for place, layer in enumerate(layers)
     ]

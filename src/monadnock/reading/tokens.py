@@ -8,27 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from monadnock.findings.noise import noise_floor
 from monadnock.reading.dictionary import Dictionary
 
 SAMPLED = 1024  # tokens whose pairs with all others are counted
 NEAREST = 10
 PAIRS = 1024  # neighbours in the text that are looked at
 _NOISE = 256  # random states
-
-
-def noise_floor(width: int) -> float:
-    """Return F, the smallest amplitude with D (1 - erf(F sqrt(D / 2))) < 1: less than one of D numbers is as large.
-
-    Args:
-        width: D, the entries of a state.
-
-    Example:
-        >>> round(noise_floor(4096), 3)
-        0.057
-    """
-    if width <= 1:
-        return 0.0
-    return float(torch.erfinv(torch.tensor(1 - 1 / width, dtype=torch.float64))) / math.sqrt(width / 2)
 
 
 def singular_values(rows: Tensor) -> Tensor:
@@ -165,6 +151,7 @@ def continuation_test(own: Dictionary, output: Dictionary, ids: Tensor, seed: in
         The row of the table; None if the text has fewer than two pairs.
     """
     pairs = torch.stack([ids[:, :-1].flatten(), ids[:, 1:].flatten()], 1).unique(dim=0)
+    pairs = pairs[(pairs < min(len(own.rows), len(output.rows))).all(1)]
     generator = torch.Generator().manual_seed(seed)
     pairs = pairs[torch.randperm(len(pairs), generator=generator)[:PAIRS]]
     if len(pairs) < 2:

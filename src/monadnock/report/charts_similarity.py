@@ -90,7 +90,7 @@ def sentences(findings: Findings) -> list[Block]:
     blocks = []
     for name, rows in texts:
         rows = rows.drop_nulls("sentence").with_columns(
-            _low=pl.col("fall") - pl.col("fall_error"), _high=pl.col("fall") + pl.col("fall_error")
+            _low=pl.col("fall") - pl.col("effect_error"), _high=pl.col("fall") + pl.col("effect_error")
         )
         ends = _ends(rows.drop_nulls("layer"), ["fall", "control_fall", "_low", "_high"])
         of = f", {printable(name)}" if len(texts) > 1 else ""
@@ -106,14 +106,14 @@ def _end(number: int, rows: pl.DataFrame, ends: tuple[float, float], of: str) ->
     if rows.is_empty():
         return []
     lines = (Line("fall", "where the sentence ends", VERMILION), Line("control_fall", "control", GREY, "dashed"))
-    shown = {"standard error": "fall_error", "texts": "num_texts"}
+    shown = {"effect": "effect", "its standard error": "effect_error", "texts": "num_texts"}
     plot = layer_lines(rows, lines, "fall of A[i, 0]", log=False, limits=ends, more=shown)
-    band = (Key("one standard error to each side", VERMILION),) * _band(plot, rows, VERMILION)
+    band = (Key("one standard error of the effect to each side", VERMILION),) * _band(plot, rows, VERMILION)
     return [
         Block(
             f"End of sentence {number}{of}",
             f"Over all layers, {told}." if told else "How far attention to the first token falls there.",
-            (*meaning("first_sentence", "before", "after", "fall", "control_fall", "effect"), _HOLDS),
+            (*meaning("first_sentence", "before", "after", "fall", "control_fall", "effect", "effect_error"), _HOLDS),
             plot,
             (*(line.key for line in lines), *band),
             f"Lines over layers. {peak(rows, 'fall', 'fall', 'layer')}",
@@ -121,7 +121,7 @@ def _end(number: int, rows: pl.DataFrame, ends: tuple[float, float], of: str) ->
     ]
 
 
-_HOLDS = "It holds if the effect is more than two standard errors of the fall above 0, and is reversed if below."
+_HOLDS = "It holds if the effect is more than two standard errors above 0, and is reversed if below."
 
 
 def _layers(rows: pl.DataFrame) -> pl.DataFrame:
