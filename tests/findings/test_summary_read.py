@@ -89,8 +89,8 @@ def fall(sentence, value, control, error, layer=None):
 def test_the_first_sentence_effect_has_a_verdict_for_each_sentence():
     rows = [fall(2, -0.03, 0.01, 0.01), fall(1, 0.05, 0.01, 0.0199), fall(3, 0.05, 0.01, 0.02)]
     assert said(first_sentence=[fall(1, 9.0, 0.0, 0.1, layer=0), *rows])["First sentence"] == (
-        "attention to the first token falls by 0.05 where sentence 1 ends (270 heads, 41 texts), and by 0.01 at the same "
-        "positions where none ends: the effect holds (0.04 +- 0.0199); where sentence 2 ends it is reversed "
+        "attention to the first token falls by 0.05 where sentence 1 ends (270 heads, 41 texts), and by 0.01 at the "
+        "same positions where none ends: the effect holds (0.04 +- 0.0199); where sentence 2 ends it is reversed "
         "(-0.04 +- 0.01); where sentence 3 ends it is absent (0.04 +- 0.02)."
     )
 

@@ -6,6 +6,8 @@ import typer
 
 from monadnock.cli import options
 from monadnock.cli.console import near, print_summary
+from monadnock.findings.summary import Summary
+from monadnock.findings.summary_read import TOPICS
 
 
 def command(
@@ -42,6 +44,6 @@ def command(
             bos=bos,
             **options.loading(dtype, device),
         )
-    print_summary(run.summary())
+    print_summary(Summary(tuple(item for item in run.summary().items if item[0] in TOPICS)))
     print(f"Report: {near(run.report())}")
     print(f"Next:   monadnock show {near(run.path)} readings")

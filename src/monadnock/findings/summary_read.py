@@ -12,6 +12,7 @@ from monadnock.findings.words import listed, number
 
 Tables = Mapping[str, pl.DataFrame]
 
+TOPICS = ("Dictionaries", "States alike", "First sentence", "In words")  # of the summary of a run
 ERRORS = 2  # standard errors that an effect has to stand off from chance
 _WORDS = 4  # of each side of a feature
 _CHANGES = 3  # layers that change a state most
