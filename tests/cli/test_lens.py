@@ -78,7 +78,7 @@ def test_the_same_prompt_with_and_without_bos(scanned, cli, model):
         assert layers(ended.out)["in"][:2] == [token, "1.00"]
     assert layers(cli(*asked).out)["in"][:2] == ["<s>", "1.00"]
     ended = cli(*asked[:-1], "3", "--no-bos")  # which is position 3 with BOS
-    assert ended.code == 2 and "has 3 tokens, 0 to 2" in ended.err
+    assert ended.code == 2 and "has the positions 0 to 2" in ended.err
 
 
 def test_words_with_markup_and_signs_are_told_as_they_are(cli, tmp_path, text):
@@ -137,7 +137,7 @@ def test_prompts_that_cannot_be_read(scanned, cli, model, prompt, told):
 def test_a_position_that_the_prompt_does_not_have(scanned, cli, model, position):
     ended = cli("lens", model, PROMPT, "--out", "run", "--dictionary", "input", "--position", position)
     assert (ended.code, ended.out) == (2, "")
-    assert f"Position {position} was asked, but the prompt has 4 tokens, 0 to 3" in ended.err
+    assert f"Position {position} was asked, but the prompt has the positions 0 to 3" in ended.err
     assert len(ended.err.splitlines()) == 1
     Run.open("run").tables()  # what is there is whole
 

@@ -15,7 +15,7 @@ def test_read_writes_every_table_and_says_where(scanned, cli, model, text):
     ended = cli("read", model, "--text", text, *SMALL, "--words", "w1,w2", "--out", "run")
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
-    assert "Report: run/report.html" in lines and lines[-1] == "Next:   monadnock show run readings"
+    assert "Report: run/report.html" in lines and lines[-1] == "Next:   monadnock show run nearest_words"
     assert max(map(len, lines)) <= 80
     run = Run.open("run")
     assert run.table("dictionaries").height == 2 and run.table("circuits").height == 3 * 4 * 2

@@ -169,7 +169,7 @@ def test_other_sentences_have_their_own_rows(adapter, masses):
 
 @pytest.mark.parametrize("bos", [True, False])
 def test_the_first_token_is_no_query(adapter, masses, bos):
-    """It sees nothing but itself: a first sentence of four tokens has three others."""
+    """It sees nothing but itself: a first sentence of five tokens has three others in front of its end."""
     masses(lambda ids, place: 1.0 if place == 0 else 0.25)
     firsts = [*(QUERIES + i % 3 for i in range(9)), 40, 44]
     windows = padded([window([first, 10, 70], bos=bos, seed=100 * i) for i, first in enumerate(firsts)])
@@ -195,13 +195,13 @@ def slow(adapter, texts, ends):
 
         def fall(text, end, layer=layer):
             heads = range(adapter.num_heads)
-            before = [float(first[text][layer, head, i]) for head in heads for i in range(end - 3, end + 1)]
+            before = [float(first[text][layer, head, i]) for head in heads for i in range(end - 4, end)]
             after = [float(first[text][layer, head, i]) for head in heads for i in range(end + 1, end + 5)]
             return sum(before) / len(before), sum(after) / len(after)
 
         rows = []
         for text, places in enumerate(ends):
-            if not places or places[0] < 4 or (places[1:] or [LENGTH - 1])[0] - places[0] < 4:
+            if not places or places[0] < 5 or (places[1:] or [LENGTH - 1])[0] - places[0] < 4:
                 continue
             quiet = [other for other, theirs in enumerate(ends) if all(abs(p - places[0]) > 4 for p in theirs)]
             if quiet:

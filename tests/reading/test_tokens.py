@@ -205,7 +205,11 @@ def test_embeddings_that_hold_what_follows_are_found(case):
     with torch.no_grad():
         output.rows[after] = output.norm(own.rows)  # the unembedding of what follows is what the norm makes of t
     found = tokens.continuation_test(own, output, windows)
-    assert found["pairs"] == 128 and found["rank"] == 1 and found["top_share"] == 1
+    assert (
+        found["pairs"] == int((after != torch.arange(128)).sum()) > 120
+        and found["rank"] == 1
+        and found["top_share"] == 1
+    )
     assert found["better_share"] > 0.97 and found["control_rank"] > 30 and found["control_share"] < 0.2
 
 
@@ -226,6 +230,8 @@ def test_ranks_are_those_of_a_full_sort(monkeypatch):
     found = tokens.continuation_test(own, output, windows)
     pairs = {(int(a), int(b)) for row in windows for a, b in pairwise(row)}
     cosines = unit(own.rows) @ unit(output.rows).T
+    pairs = {(a, b) for a, b in pairs if a != b}
+    cosines.fill_diagonal_(-2)  # its own token is left out
     ranks = sorted(int((cosines[a] > cosines[a, b] + 1e-9).sum()) + 1 for a, b in pairs)
     assert found["pairs"] == len(pairs)
     assert found["rank"] == ranks[(len(ranks) - 1) // 2]  # the lower of two in the middle

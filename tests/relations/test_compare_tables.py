@@ -9,12 +9,13 @@ import pytest
 from monadnock.findings import TABLES
 from monadnock.findings.manifest import ModelFacts
 from monadnock.findings.summary_attacks import averaged
+from monadnock.findings.tables_read import READ
 from monadnock.relations.compare_tables import BY_NAME, COMPARED, TOLD
 from tests.relations.runs import frames
 from tests.report.conftest import rows
 
 # They list tokens, texts or positions of one text: a row of one run is no row of another.
-NOT_COMPARED = {"activations", "attention", "generations", "inputs", "maps"}
+NOT_COMPARED = {"activations", "attention", "generations", "inputs", "maps", *(table.name for table in READ)}
 VALUES = [(spec, value) for spec in COMPARED for value in spec.values]
 
 

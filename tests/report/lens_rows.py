@@ -19,6 +19,7 @@ def lens():
             "position": place, "token_id": place, "token": TOKENS[place % len(TOKENS)], "dictionary": name,
             "layer": layer, "rank": rank, "word_id": word, "word": TOKENS[word % len(TOKENS)],
             "amplitude": math.nan if (layer, rank) == (2, 2) else rng.random() / rank,
+            "noise": 0.3 if setting["rows"] == "normalised" else 0.0,
         }
         for setting in SETTINGS
         for name in ("input", "output", "middle")

@@ -114,10 +114,10 @@ def test_heads_are_picked_by_layer_and_told_by_position_where_they_are(opened):
     box.locator("select").focus()
     page.keyboard.press("ArrowDown")
     assert box.locator("table").count() == 2
-    box.get_by_role("radio", name="head 1, told by position").click()
+    box.get_by_role("radio", name="head 1, driven by position").click()
     assert box.locator("table").count() == 1
     assert "58 % of its attention goes to the token before" in box.inner_text()
-    assert box.locator(".status").inner_text() == "layer 1, head 1, told by position"
+    assert box.locator(".status").inner_text() == "layer 1, head 1, driven by position"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -30,7 +30,7 @@ def said(position, dictionary, layer, top, **more):
     place = {"position": position, "token_id": "abc".index("abc"[position]), "token": "abc"[position]}
     return [
         PROMPT | place | {"dictionary": dictionary, "layer": layer, "rank": rank, "word": word, "amplitude": amplitude,
-                          "word_id": ord(word[-1]) - ord("a")} | more
+                          "word_id": ord(word[-1]) - ord("a"), "noise": 0.2} | more
         for rank, (word, amplitude) in enumerate(top, 1)
     ]  # fmt: skip
 
@@ -56,20 +56,20 @@ def test_the_last_token_and_the_output_dictionary_are_chosen_at_first():
     assert [label for label, _ in table.rows] == ["in", "0", "1"]
     assert table.rows[0][1] == ((Word("b", 0.9, own=True), Word(" d", 0.1)),)
     assert not setting.then[0].then[1].then[0].rows[0][1][0][0].own  # b is not the token of position 0
-    assert table.floor == pytest.approx(noise_floor(32))
+    assert table.floor == 0.2
     assert "approximation" in names[2].then[0].says
     assert not table.says
 
 
 def test_settings_are_told_apart_and_raw_amplitudes_have_their_own_scale():
     rows = said(0, "input", 0, [("a", 0.9)])
-    rows += said(0, "input", 0, [("a", 40.0), ("b", -50.0)], rows="raw", words="prompt", bos=False)
+    rows += said(0, "input", 0, [("a", 40.0), ("b", -50.0)], noise=7.5, rows="raw", words="prompt", bos=False)
     (block,) = charts_lens.lens(found(lens=rows))
     plain, raw = block.body.options
     assert raw.label == "“red ball”, no BOS, raw rows, only words of the prompt"
     (table,) = raw.then[0].then[0].then
-    assert (table.floor, table.full) == (0, 50)
-    assert plain.then[0].then[0].then[0].floor > 0
+    assert (table.floor, table.full) == (7.5, 50)
+    assert plain.then[0].then[0].then[0].floor == 0.2
 
 
 def test_the_noise_floor_is_the_measured_one_or_follows_from_the_width():
@@ -78,18 +78,21 @@ def test_the_noise_floor_is_the_measured_one_or_follows_from_the_width():
     assert (noise_floor(1), noise_floor(0)) == (0, 0)
     empty = schema.table("dictionaries").frame([{"dictionary": "input", "noise_floor": math.nan}])
     assert told_floor(empty, 4096) == noise_floor(4096)
-    rows = said(0, "input", 0, [("a", 0.9)])
-    (block,) = charts_lens.lens(found(lens=rows, dictionaries=[{"dictionary": "input", "noise_floor": 0.25}]))
-    assert block.body.options[0].then[0].then[0].then[0].floor == 0.25
-    assert any("F = 0.25" in note for note in block.notes)
+    full = schema.table("dictionaries").frame([{"dictionary": "input", "noise_floor": 0.25}])
+    assert told_floor(full, 4096) == 0.25
 
 
-def test_json_holds_every_text_once_and_amplitudes_in_thousandths():
+def test_without_noise_no_word_is_faint():
+    (block,) = charts_lens.lens(found(lens=said(0, "input", 0, [("a", 0.9)], noise=None)))
+    assert block.body.options[0].then[0].then[0].then[0].floor == 0
+
+
+def test_json_holds_every_text_once_and_amplitudes_as_whole_numbers():
     words = (Word(" the", 0.12345), Word(" the", math.nan, own=True), Word(None, None), Word("\u2028", 1e300))
     picker = Picker("lens", (("Token", "buttons"),), (Option("x", (WordTable(rows=(("0", (words,)),)),)),))
     told = as_json(picker)
     assert told["texts"] == ["␣the", "(empty)", "\\u2028"]
-    assert told["tree"]["options"][0]["then"][0]["rows"] == [["0", [0, 123, ~0, None, 1, None, 2, 10**12]]]
+    assert told["tree"]["options"][0]["then"][0]["rows"] == [["0", [0, 12345, ~0, None, 1, None, 2, 10**14]]]
     assert words_that_fit(100, 10, 8) == 8
     assert words_that_fit(100, 20, 8) == 5
 
@@ -119,9 +122,9 @@ def test_a_head_told_by_position_says_so_in_place_of_words():
     for head, key in enumerate(keys):
         option = head_of(blocks, 0, head)
         assert option.faint
-        assert option.name == f"head {head}, told by position"
+        assert option.name == f"head {head}, driven by position"
         assert not option.then[0].rows
-        assert f"told by position, 58.3 % of its attention goes to {key}" in option.then[0].says
+        assert f"driven by position, 58.3 % of its attention goes to {key}" in option.then[0].says
     assert head_of(blocks, 0, 0).then[1].heads == ("", "reads", "writes")
 
 

@@ -30,15 +30,20 @@ def command(
     device: options.Device = None,
 ) -> None:
     """Read a model's states in words: which tokens stand out at each position behind each layer."""
-    from monadnock.preparing import fresh_path  # here, so that other verbs start without torch
+    from monadnock.preparing import fresh_path, open_model  # here, so that other verbs start without torch
     from monadnock.reading import lens
     from monadnock.reading.lensing import PROMPT
+    from monadnock.reading.states import prompt_ids
 
     prompt = PROMPT if prompt is None else prompt
     out = fresh_path(model) if out is None else out
+    adapter = open_model(model, progress=True, **options.loading(dtype, device))
+    places = len(prompt_ids(adapter, prompt, bos)[0]) if prompt.strip() else 1
+    if not -places <= position < places:
+        raise MonadnockError(f"Position {position} was asked, but the prompt has the positions 0 to {places - 1}.")
     with options.can_go_on(out):
         run = lens(
-            model,
+            adapter,
             prompt,
             out=out,
             dictionaries=options.names(dictionary),
@@ -46,7 +51,6 @@ def command(
             rows=rows,
             words=words,
             bos=bos,
-            **options.loading(dtype, device),
         )
     found = run.table("lens").filter(prompt=prompt, rows=rows, words=words)
     found = found.filter(bos=bool(found["bos"].any()) if bos is None else bos)  # by default if there is one

@@ -9,6 +9,8 @@ from monadnock.cli.console import near, print_summary
 from monadnock.findings.summary import Summary
 from monadnock.findings.summary_read import TOPICS
 
+NEXT = {"tokens": "nearest_words", "heads": "readings", "layers": "state_similarity", "outliers": "readings"}
+
 
 def command(
     model: options.Model,
@@ -46,4 +48,4 @@ def command(
         )
     print_summary(Summary(tuple(item for item in run.summary().items if item[0] in TOPICS)))
     print(f"Report: {near(run.report())}")
-    print(f"Next:   monadnock show {near(run.path)} readings")
+    print(f"Next:   monadnock show {near(run.path)} {NEXT[options.names(what)[0]]}")

@@ -121,18 +121,21 @@ def sentence_effect(row: Mapping[str, Any]) -> str:
         return ""
     heads = f"{row['num_heads'] or 0:,} heads, {row['num_texts'] or 0:,} texts"
     return (
-        f"attention to the first token falls by {number(row['fall'])} where sentence {row['sentence']} ends "
-        f"({heads}), and by {number(row['control_fall'])} at the same positions where none ends: the effect "
-        f"{_verdict(row)}"
+        f"attention to the first token {_moves(row['fall'])} where sentence {row['sentence']} ends ({heads}), and "
+        f"{_moves(row['control_fall'])} at the same positions of texts where none ends: the effect {_verdict(row)}"
     )
+
+
+def _moves(fall: float) -> str:
+    return f"{'falls' if fall >= 0 else 'rises'} by {abs(fall):.2g}"
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
     effect, error = row["effect"], row["effect_error"]
     if not _there(error):
-        return f"({number(effect)}) has no error to go by"
-    word = "holds" if effect > ERRORS * error else "is reversed" if effect < -ERRORS * error else "is absent"
-    return f"{word} ({number(effect)} +- {number(error)})"
+        return f"({effect:.2g}) has no error to go by"
+    word = "holds" if effect > ERRORS * error else "is reversed" if effect < -ERRORS * error else "is not seen"
+    return f"{word} ({effect:.2g} ± {error:.2g})"
 
 
 def first_sentence(_manifest: Manifest, tables: Tables) -> str:

@@ -11,6 +11,7 @@ from monadnock.models import Adapter
 from monadnock.reading.dictionary import Dictionary, Top
 from monadnock.reading.folding import behind, centres, in_front
 from monadnock.reading.tokens import effective_rank
+from monadnock.stats.probabilities import LOCAL
 
 OFFSET_MASS = 0.3  # attention to one fixed distance from which a head counts as driven by position
 PAIRS = 3  # strongest singular pairs that are decoded
@@ -79,7 +80,28 @@ def _pairs(name: str, left: Tensor, right: Tensor) -> Circuits:
     return Circuits(name, values, (q_left @ u[..., :PAIRS]).mT, (q_right @ v.mT[..., :PAIRS]).mT)
 
 
-def by_position(offset: tuple[int, float] | None) -> bool:
+def offset(head: Mapping[str, Any], length: int) -> tuple[int | None, float]:
+    """Return the fixed place that gets most of a head's attention, and how much.
+
+    0 is the query itself, 1 the token before; None stands for the last 8 keys together, of heads of the kind `local`
+    that give these at least twice what they would get if all keys were alike.
+
+    Args:
+        head: a row of the table `heads`.
+        length: tokens of the windows that it was seen over.
+
+    Example:
+        >>> head = {"kind": "local", "self_mass": 0.1, "previous_mass": 0.2, "local_mass": 0.7}
+        >>> offset(head, 1024), offset(head, 16)
+        ((None, 0.7), (1, 0.2))
+    """
+    single = max((0, head["self_mass"]), (1, head["previous_mass"]), key=lambda pair: pair[1])
+    alike = sum(min(LOCAL, seen) / seen for seen in range(1, length + 1)) / length
+    local = head["kind"] == "local" and single[1] <= OFFSET_MASS and head["local_mass"] >= 2 * alike
+    return (None, head["local_mass"]) if local else single
+
+
+def by_position(offset: tuple[int | None, float] | None) -> bool:
     """Say whether a head is driven by position, by the distance that gets most of its attention and its share."""
     return offset is not None and offset[1] > OFFSET_MASS
 
@@ -87,7 +109,7 @@ def by_position(offset: tuple[int, float] | None) -> bool:
 def read_layer(
     adapter: Adapter,
     layer: int,
-    offsets: Mapping[int, tuple[int, float]],
+    offsets: Mapping[int, tuple[int | None, float]],
     dictionaries: tuple[Dictionary, Dictionary],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Read the heads of a layer: rows of the tables `circuits` and `readings`.
@@ -130,7 +152,7 @@ def read_layer(
 
 
 def read_rows(
-    adapter: Adapter, layer: int, role: str, offsets: Mapping[int, tuple[int, float]], words: Dictionary
+    adapter: Adapter, layer: int, role: str, offsets: Mapping[int, tuple[int | None, float]], words: Dictionary
 ) -> Iterator[dict[str, Any]]:
     """Read every row of W_q or W_k of the heads that are not driven by position: rows of the table `readings`.
 

@@ -24,6 +24,7 @@ PROMPT = (  # wray2023, figures 4 to 8
 )
 TOP = 8
 MOST = 100  # words of a position
+_RANDOM = 64  # states that show how large the amplitudes of noise are
 
 
 def lens(
@@ -72,6 +73,8 @@ def lens(
         ' Paris'
     """
     _check(dictionaries, k, rows, words)
+    if not prompt.strip():
+        raise MonadnockError("The prompt is empty; give a text of one word at least.")
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     ids, front = prompt_ids(adapter, prompt, bos)
@@ -144,11 +147,14 @@ def _rows(
     places = [(layer, token) for layer in range(-1, len(seen.states) - 1) for token in tokens]
     top = dictionary.top(dictionary.states(seen.states.flatten(0, 1)), k, rows=rows, only=only)
     texts = {word: decode([word]) for word in top.ids.unique().tolist()}
+    random = torch.randn(_RANDOM, seen.states.shape[-1], generator=torch.Generator().manual_seed(0))
+    noise = float(dictionary.top(dictionary.states(random), 1, rows=rows, only=only).amplitudes.mean())
     found = []
     for (layer, token), words, amplitudes in zip(places, top.ids.tolist(), top.amplitudes.tolist(), strict=True):
         for rank, (word, amplitude) in enumerate(zip(words, amplitudes, strict=True), start=1):
             place = {"dictionary": dictionary.name, "layer": layer, "rank": rank}
-            found.append(token | place | {"word_id": word, "word": texts[word], "amplitude": amplitude})
+            said = {"word_id": word, "word": texts[word], "amplitude": amplitude, "noise": noise}
+            found.append(token | place | said)
     return found
 
 

@@ -24,7 +24,7 @@ from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import observe_text, scan
 
 WHAT = ("tokens", "heads", "layers", "outliers")
-PROBES = ("start_token", "attention")  # massive rows and features; how much of its attention a head gives to a distance
+PROBES = ("start_token", "attention", "activations", "weights")  # what outliers and heads need, and what depth shows
 WORDS = ("girl", "boy", "woman", "man", "red", "yellow", "long", "short", "round", "sharp", "ball", "play")
 
 OUTLIERS = ("massive_weights", "lifecycles")  # tables
@@ -83,6 +83,8 @@ def read(
             raise MonadnockError(f"There is nothing to read named {name!r}: {nearest(name, WHAT)}")
     if not what:
         raise MonadnockError(f"Nothing was asked to be read; there are {', '.join(WHAT)}.")
+    if isinstance(words, str) or not all(map(str.strip, words)) or not words:
+        raise MonadnockError(f"{words!r} was given as words; give a list of one word or more, as red, blue.")
     check_text(text, dataset)
     path, known = known_run(model, out)
     if known is not None and "outliers" in what and not set(OUTLIERS) <= set(known.heights()):
@@ -189,22 +191,21 @@ def _sentences(adapter: Adapter, windows: Windows) -> Found:
     return {"first_sentence": [{"data": windows.label} | row for row in rows]}
 
 
-def _offsets(adapter: Adapter, run: Run, windows: Windows) -> dict[tuple[int, int], tuple[int, float]]:
-    """Return, by layer and head, which of the query itself (0) and the token before (1) gets more attention."""
+def _offsets(adapter: Adapter, run: Run, windows: Windows) -> dict[tuple[int, int], tuple[int | None, float]]:
+    """Return, by layer and head, the fixed place that gets most of its attention, and how much."""
     if "heads" in run.heights():
-        rows = run.table("heads").to_dicts()
+        rows, length = run.table("heads").to_dicts(), run.manifest.text.length
     else:  # a run of few probes
         start, probe = start_token(adapter, windows), Attention()
         seen, _ = observe_text(adapter, windows, start, [probe], check=False)
-        rows = probe.findings(Evidence(adapter, windows, start, seen))["heads"]
-    pairs = {(row["layer"], row["head"]): ((0, row["self_mass"]), (1, row["previous_mass"])) for row in rows}
-    return {place: max(both, key=lambda pair: pair[1]) for place, both in pairs.items()}
+        rows, length = probe.findings(Evidence(adapter, windows, start, seen))["heads"], windows.ids.shape[1]
+    return {(row["layer"], row["head"]): heads.offset(row, length) for row in rows}
 
 
 def _heads(
     adapter: Adapter,
     layer: int,
-    offsets: Callable[[], dict[tuple[int, int], tuple[int, float]]],
+    offsets: Callable[[], dict[tuple[int, int], tuple[int | None, float]]],
     dictionaries: tuple[Dictionary, Dictionary],
 ) -> Found:
     here = {head: found for (place, head), found in offsets().items() if place == layer}
@@ -213,7 +214,10 @@ def _heads(
 
 
 def _head_rows(
-    adapter: Adapter, layer: int, offsets: Callable[[], dict[tuple[int, int], tuple[int, float]]], own: Dictionary
+    adapter: Adapter,
+    layer: int,
+    offsets: Callable[[], dict[tuple[int, int], tuple[int | None, float]]],
+    own: Dictionary,
 ) -> Found:
     here = {head: found for (place, head), found in offsets().items() if place == layer}
     return {"readings": [row for role in ("q", "k") for row in heads.read_rows(adapter, layer, role, here, own)]}

@@ -49,9 +49,10 @@ def sentence_effect(
 ) -> list[dict[str, Any]]:
     """Measure how attention to the first token falls where a sentence ends: rows of the table `first_sentence`.
 
-    For the first, second and third sentence of each text that is long enough: the mean attention of its last 4 queries
-    to the first token, minus that of the 4 queries behind it. The control is the same at the same positions of the
-    texts in which no sentence ends nearby: attention to the first token falls with the position anyway.
+    For the first, second and third sentence of each text that is long enough: the mean attention of the 4 queries in
+    front of its end to the first token, minus that of the 4 behind it. The end itself, a full stop, is a query of its
+    own kind and left out. The control is the same at the same positions of the texts in which no sentence ends nearby:
+    attention to the first token falls with the position anyway.
 
     Args:
         adapter: the model.
@@ -87,12 +88,12 @@ def _counts(places: list[int], number: int) -> bool:
         return False
     before = places[number - 1] if number else 0
     behind = min([*places[number + 1 : number + 2], LENGTH - 1])
-    return places[number] - before >= QUERIES and behind - places[number] >= QUERIES
+    return places[number] - before > QUERIES and behind - places[number] >= QUERIES
 
 
 def _sides(masses: Tensor, end: int) -> tuple[Tensor, Tensor]:
-    """Return the mean attention of the last queries up to an end, and of those behind it, [layer] each."""
-    return masses[..., end - QUERIES + 1 : end + 1].mean(-1), masses[..., end + 1 : end + 1 + QUERIES].mean(-1)
+    """Return the mean attention of the queries in front of an end, and of those behind it, [layer] each."""
+    return masses[..., end - QUERIES : end].mean(-1), masses[..., end + 1 : end + 1 + QUERIES].mean(-1)
 
 
 def _control(masses: Tensor, ends: list[list[int]], end: int) -> Tensor | None:

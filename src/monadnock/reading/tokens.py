@@ -65,7 +65,7 @@ def dictionary_facts(dictionary: Dictionary, own: Dictionary, values: Tensor, se
     sample = torch.randperm(count, generator=generator)[:SAMPLED]
     device = dictionary.rows.device
     sampled = F.normalize(dictionary.rows[sample.to(device)].float(), dim=1)
-    noise = F.normalize(torch.randn(_NOISE, width, generator=generator), dim=1).to(device)
+    noise = dictionary.states(torch.randn(_NOISE, width, generator=generator)).to(device)
     positive = torch.zeros(len(sample), dtype=torch.float64, device=device)
     total, largest, norms, correlation = positive.clone(), noise.new_zeros(_NOISE), 0.0, 0.0
     for start, block in dictionary.blocks():
@@ -152,17 +152,18 @@ def continuation_test(own: Dictionary, output: Dictionary, ids: Tensor, seed: in
     """
     pairs = torch.stack([ids[:, :-1].flatten(), ids[:, 1:].flatten()], 1).unique(dim=0)
     pairs = pairs[(pairs < min(len(own.rows), len(output.rows))).all(1)]
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]  # a tied embedding reads itself back
     generator = torch.Generator().manual_seed(seed)
     pairs = pairs[torch.randperm(len(pairs), generator=generator)[:PAIRS]]
     if len(pairs) < 2:
         return None
     first, second = pairs.t().to(output.rows.device)
     dealt = second.roll(1)  # the pairs are in random order
+    dealt = torch.where(dealt == first, second.roll(2), dealt)
     states = output.states(own.rows[first.to(own.rows.device)].detach().float()).to(output.rows.device)
-    ranks = _ranks(output, states, [second, dealt])
-    num = len(pairs)
+    ranks = _ranks(output, states, [second, dealt], first)
     return {
-        "pairs": num,
+        "pairs": len(first),
         "rank": float(ranks[0].median()),
         "control_rank": float(ranks[1].median()),
         "top_share": float((ranks[0] <= NEAREST).double().mean()),
@@ -171,15 +172,16 @@ def continuation_test(own: Dictionary, output: Dictionary, ids: Tensor, seed: in
     }
 
 
-def _ranks(dictionary: Dictionary, states: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
-    """Return the rank of each state's target among all tokens, 1 for the largest amplitude, for each set of targets."""
+def _ranks(dictionary: Dictionary, states: Tensor, targets: Sequence[Tensor], own: Tensor) -> list[Tensor]:
+    """Return the rank of each state's targets among all tokens but its own, 1 for the largest amplitude."""
     bounds = [(states * F.normalize(dictionary.rows[ids].detach().float(), dim=1)).sum(1) for ids in targets]
     ranks = [torch.ones(len(states), dtype=torch.float64) for _ in targets]
     for start, block in dictionary.blocks():
         amplitudes = states @ block.t()
         for rank, bound, ids in zip(ranks, bounds, targets, strict=True):
             above = amplitudes > bound[:, None]
-            here = (ids >= start) & (ids < start + len(block))  # rounding must not put a token before itself
-            above[here.nonzero().flatten(), ids[here] - start] = False
+            for each in (ids, own):  # rounding must not put a token before itself
+                here = (each >= start) & (each < start + len(block))
+                above[here.nonzero().flatten(), each[here] - start] = False
             rank += above.sum(1).double().cpu()
     return ranks

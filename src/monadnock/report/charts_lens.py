@@ -6,7 +6,6 @@ from typing import Any
 
 import polars as pl
 
-from monadnock.findings.noise import told_floor
 from monadnock.report import text
 from monadnock.report.parts import Block, Findings, Key, Section, meaning
 from monadnock.report.picker import Option, Picker, Word, WordTable, words_that_fit
@@ -19,7 +18,7 @@ _ORDER = {"input": 0, "output": 1, "middle": 2}
 _APPROXIMATION = "The middle dictionary is an approximation: what the first layers make of each token after BOS."
 SHADES = (
     Key("the larger the amplitude, the stronger the shade", "var(--shade)"),
-    Key("below the noise floor", "var(--ink)", "faint"),
+    Key("no larger than noise", "var(--ink)", "faint"),
 )
 
 
@@ -35,15 +34,13 @@ def lens(findings: Findings) -> list[Block]:
     cells = table.group_by([*_SETTING, *places]).len()
     longest = int(cells["len"].max())  # type: ignore[arg-type]
     count = words_that_fit(_MOST, cells.height, longest)
-    floor = told_floor(findings["dictionaries"], findings.manifest.model.hidden_size)
     settings = [
-        _setting(key, rows, count, floor)
+        _setting(key, rows, count)
         for key, rows in table.partition_by(_SETTING, as_dict=True, maintain_order=True).items()
     ]
     notes = (
         *meaning("lens", "amplitude", "layer", "dictionary", "rows", "words"),
-        f"noise floor: F = {text.number(floor)}, the smallest amplitude with D (1 - erf(F sqrt(D / 2))) < 1, D entries "
-        "of a state (wray2023); of raw rows no word is below it.",
+        *meaning("lens", "noise"),
         _APPROXIMATION,
     )
     says = (
@@ -57,7 +54,7 @@ def lens(findings: Findings) -> list[Block]:
     ]
 
 
-def _setting(key: tuple[Any, ...], rows: pl.DataFrame, count: int, floor: float) -> Option:
+def _setting(key: tuple[Any, ...], rows: pl.DataFrame, count: int) -> Option:
     """Return a prompt with its settings, its last token chosen."""
     prompt, bos, kind, only = key
     raw = kind == "raw"
@@ -70,19 +67,19 @@ def _setting(key: tuple[Any, ...], rows: pl.DataFrame, count: int, floor: float)
     tokens = []
     for place, part in parts.items():
         token = text.token(part["token"][0])
-        dictionaries = _dictionaries(part, count, 0.0 if raw else floor, full)
+        dictionaries = _dictionaries(part, count, full)
         tokens.append(Option(token, dictionaries, f"position {place[0]}, “{token}”", default=place == last))
     told = ["" if bos is None else "BOS in front" if bos else "no BOS", "raw rows" * raw]
     told.append("only words of the prompt" * (only == "prompt"))
     return Option(", ".join([f"“{text.line(prompt, _PROMPT)}”", *filter(None, told)]), tuple(tokens))
 
 
-def _dictionaries(part: pl.DataFrame, count: int, floor: float, full: Mapping[str, float]) -> tuple[Option, ...]:
+def _dictionaries(part: pl.DataFrame, count: int, full: Mapping[str, float]) -> tuple[Option, ...]:
     names = sorted(part["dictionary"].unique().to_list(), key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
     return tuple(
         Option(
             name or "(unnamed)",
-            (_layers(part.filter(dictionary=name), count, floor, full[name]),),
+            (_layers(part.filter(dictionary=name), count, full[name]),),
             f"{name} dictionary",
             default=name == "output",
         )
@@ -90,10 +87,11 @@ def _dictionaries(part: pl.DataFrame, count: int, floor: float, full: Mapping[st
     )
 
 
-def _layers(part: pl.DataFrame, count: int, floor: float, full: float) -> WordTable:
+def _layers(part: pl.DataFrame, count: int, full: float) -> WordTable:
     """Return a row for each layer, the first one for what enters the first layer."""
     middle = part["dictionary"][0].startswith("middle")
     own = part["token_id"][0]
+    noise = [each for each in part["noise"].drop_nulls() if math.isfinite(each)]
     layers = part.group_by("layer").agg(pl.col("word_id", "word", "amplitude").head(count)).sort("layer")
     rows = [
         (
@@ -108,7 +106,12 @@ def _layers(part: pl.DataFrame, count: int, floor: float, full: float) -> WordTa
         for layer, *words in layers.rows()
     ]
     return WordTable(
-        _APPROXIMATION * middle, ("layer", "words, the largest amplitude first"), tuple(rows), True, floor, full
+        _APPROXIMATION * middle,
+        ("layer", "words, the largest amplitude first"),
+        tuple(rows),
+        True,
+        max(noise, default=0.0),
+        full,
     )
 
 

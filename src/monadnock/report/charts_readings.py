@@ -58,7 +58,7 @@ def heads(findings: Findings) -> list[Block]:
             tables = [_circuit(name, facts.get((layer, head, name), {}), mine, make) for name in _CIRCUITS]
             tables += _head_rows(mine, make)
             driven = any(facts.get((layer, head, name), {}).get("position_driven") for name in _CIRCUITS)
-            name = f"head {head}" + ", told by position" * driven
+            name = f"head {head}" + ", driven by position" * driven
             heads_here.append(Option(str(head), tuple(table for table in tables if table), name, faint=driven))
         options.append(Option(str(layer), tuple(heads_here), f"layer {layer}"))
     notes = (
@@ -69,7 +69,7 @@ def heads(findings: Findings) -> list[Block]:
     )
     says = (
         "Pick a layer and a head. Its strongest pairs of directions, each with the tokens that lie furthest towards "
-        f"either end, {text.count(count, 'word')} of each; heads with paler numbers are told by position."
+        f"either end, {text.count(count, 'word')} of each; heads with paler numbers are driven by position."
     )
     picker = Picker("readings", (("Layer", "list"), ("Head", "buttons")), tuple(options))
     return [Block("Heads in words", says, notes, picker, SHADES, wide=True)]
@@ -107,7 +107,7 @@ def _indices(vectors: Vectors, kind: str) -> list[int]:
 
 
 def _circuit(kind: str, facts: dict[str, Any], vectors: Vectors, make: Make) -> WordTable | None:
-    """Return the singular pairs of a head, a row for each end; of a head told by position, only the sentence."""
+    """Return the singular pairs of a head, a row for each end; of a head driven by position, only the sentence."""
     title, left, right, sides = _CIRCUITS[kind]
     driven = bool(facts.get("position_driven")) and kind == "qk"
     told = [_by_position(facts)] if driven else []
@@ -127,12 +127,14 @@ def _circuit(kind: str, facts: dict[str, Any], vectors: Vectors, make: Make) -> 
 
 
 def _by_position(facts: dict[str, Any]) -> str:
-    """Return what a head that is told by position attends to, and the share of its mean attention over the text."""
+    """Return what a head that is driven by position attends to, and the share of its mean attention over the text."""
     offset, mass = facts["offset"], facts["offset_mass"]
-    if offset is None or mass is None:
-        return "told by position"
-    key = {0: "the query itself", 1: "the token before"}.get(offset, f"the key {offset} tokens before")
-    return f"told by position, {_size(100 * mass)} % of its attention goes to {key}"
+    if mass is None:
+        return "driven by position"
+    key = {0: "the query itself", 1: "the token before", None: "the last 8 keys"}.get(
+        offset, f"the key {offset} tokens before"
+    )
+    return f"driven by position, {_size(100 * mass)} % of its attention goes to {key}"
 
 
 def _head_rows(vectors: Vectors, make: Make) -> Iterable[WordTable]:

@@ -77,13 +77,13 @@ def as_json(picker: Picker) -> dict[str, Any]:
     """Return a picker as the page's script takes it.
 
     Every text comes once, in `texts`. The words of a cell are its texts' numbers and amplitudes in turn, the latter in
-    thousandths or null; the number of the token that stands there is inverted (`~`).
+    hundred-thousandths or null; the number of the token that stands there is inverted (`~`).
 
     Example:
         >>> table = WordTable("", ("layer", "words"), (("0", ((Word(" the", 0.5), Word("a", 0.25, own=True)),)),))
         >>> tree = as_json(Picker("lens", (("Position", "buttons"),), (Option("0", (table,)),)))
         >>> tree["texts"], tree["tree"]["options"][0]["then"][0]["rows"]
-        (['␣the', 'a'], [['0', [0, 500, -2, 250]]])
+        (['␣the', 'a'], [['0', [0, 50000, -2, 25000]]])
     """
     numbers: dict[str, int] = {}
     tree = _level(picker.options, numbers)
@@ -114,20 +114,20 @@ def _table(table: WordTable, numbers: dict[str, int]) -> dict[str, Any]:
             for label, cells in table.rows
         ],
         "spread": table.spread,
-        "floor": _thousandths(table.floor),
-        "full": _thousandths(table.full),
+        "floor": _whole(table.floor),
+        "full": _whole(table.full),
     }
 
 
 def _word(word: Word, numbers: dict[str, int]) -> tuple[int, int | None]:
     number = numbers.setdefault(text.token(word.text or ""), len(numbers))
-    return ~number if word.own else number, _thousandths(word.amplitude)
+    return ~number if word.own else number, _whole(word.amplitude)
 
 
-def _thousandths(value: float | None) -> int | None:
+def _whole(value: float | None) -> int | None:
     if value is None or not math.isfinite(value):
         return None
-    return round(1000 * max(-_LARGEST, min(value, _LARGEST)))
+    return round(100_000 * max(-_LARGEST, min(value, _LARGEST)))
 
 
 def words_that_fit(most: int, cells: int, longest: int) -> int:
