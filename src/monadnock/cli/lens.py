@@ -83,24 +83,28 @@ def tell(found: pl.DataFrame, position: int) -> None:
         grid.add_column(name, no_wrap=True)
     for part in here.partition_by("layer", maintain_order=True):
         layer = part["layer"][0]
-        said = [part.filter(dictionary=name).select("word", "amplitude").rows() for name in names]
-        cells = [fitting([(visible(word), f"{value:.2f}") for word, value in words], width) for words in said]
+        said = [part.filter(dictionary=name).select("word", "amplitude", "noise").rows() for name in names]
+        cells = [
+            fitting([(visible(word), f"{value:.2f}", value > (noise or 0)) for word, value, noise in words], width)
+            for words in said
+        ]
         grid.add_row("in" if layer < 0 else str(layer), *cells)
     print(f"Position {place}, {visible(token)}: words behind each layer, and their amplitudes")
     console.print(grid)
 
 
-def fitting(words: list[tuple[str, str]], width: int) -> str:
-    """Return as many words with their amplitudes as fit into a column, marked up, the first one in any case.
+def fitting(words: list[tuple[str, str, bool]], width: int) -> str:
+    """Return as many words with their amplitudes as fit into a column, the first one in any case; noise is not bold.
 
     Example:
-        >>> fitting([("red", "0.81"), ("blue", "0.57")], 12)
+        >>> fitting([("red", "0.81", True), ("blue", "0.57", True)], 12)
         '[bold]red[/bold] 0.81'
     """
     cells, used = [], 0
-    for word, amplitude in words:
+    for word, amplitude, clear in words:
         used += len(word) + len(amplitude) + 1 + 2 * bool(cells)
         if cells and used > width:
             break
-        cells.append(f"[bold]{escape(word)}[/bold] {amplitude}")
+        told = escape(word)
+        cells.append(f"[bold]{told}[/bold] {amplitude}" if clear else f"[dim]{told} {amplitude}[/dim]")
     return "  ".join(cells)
