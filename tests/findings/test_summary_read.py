@@ -87,11 +87,11 @@ def fall(sentence, value, control, error, layer=None):
 
 
 def test_the_first_sentence_effect_has_a_verdict_for_each_sentence():
-    rows = [fall(2, -0.03, 0.01, 0.01), fall(1, 0.05, 0.01, 0.0199), fall(3, 0.05, 0.01, 0.02)]
+    rows = [fall(2, -0.03, 0.01, 0.01), fall(1, 0.05, 0.01, 0.019), fall(3, 0.05, 0.01, 0.02)]
     assert said(first_sentence=[fall(1, 9.0, 0.0, 0.1, layer=0), *rows])["First sentence"] == (
-        "attention to the first token falls by 0.05 where sentence 1 ends (270 heads, 41 texts), and by 0.01 at the "
-        "same positions where none ends: the effect holds (0.04 +- 0.0199); where sentence 2 ends it is reversed "
-        "(-0.04 +- 0.01); where sentence 3 ends it is absent (0.04 +- 0.02)."
+        "attention to the first token falls by 0.05 where sentence 1 ends (270 heads, 41 texts), and falls by 0.01 at "
+        "the same positions of texts where none ends: the effect holds (0.04 ± 0.019); where sentence 2 ends it is "
+        "reversed (-0.04 ± 0.01); where sentence 3 ends it is not seen (0.04 ± 0.02)."
     )
 
 
@@ -161,3 +161,11 @@ def test_any_rows_give_sentences_or_none(dictionaries, continuations, alike, end
     for sentence in told.values():
         assert sentence.endswith(".")
         assert not {"None", "nan", "inf"} & set(sentence.replace("(", " ").split())
+
+
+def test_attention_that_rises_is_said_to_rise():
+    told = said(first_sentence=[fall(1, -0.05, 0.01, 0.01)])["First sentence"]
+    assert told.startswith("attention to the first token rises by 0.05 where sentence 1 ends")
+    assert told.endswith(
+        "and falls by 0.01 at the same positions of texts where none ends: the effect is reversed (-0.06 ± 0.01)."
+    )

@@ -94,9 +94,9 @@ def test_each_sentence_has_its_fall_and_control_on_one_scale_and_all_layers_are_
     assert first.body.y_range.end == second.body.y_range.end == pytest.approx(0.52 * 1.06)
     assert first.says == (
         "Over all layers, attention to the first token falls by 0.15 where sentence 1 ends (4 heads, 9 texts), "
-        "and by 0.01 at the same positions where none ends: the effect holds (0.14 +- 0.02)."
+        "and falls by 0.01 at the same positions of texts where none ends: the effect holds (0.14 ± 0.02)."
     )
-    assert second.says.endswith("the effect is absent (0.01 +- 0.02).")
+    assert second.says.endswith("the effect is not seen (0.01 ± 0.02).")
     (band,) = [each.data_source.data for each in first.body.renderers if isinstance(each.glyph, VArea)]
     assert list(band["_low"]) == pytest.approx([0.08, 0.18])
 
