@@ -10,7 +10,6 @@ from rich.table import Table as RichTable
 
 from monadnock.cli import options
 from monadnock.cli.console import near
-from monadnock.errors import MonadnockError
 
 ORDER = {"input": 0, "output": 1, "middle": 2}
 GAP = 2  # blanks between columns
@@ -30,20 +29,15 @@ def command(
     device: options.Device = None,
 ) -> None:
     """Read a model's states in words: which tokens stand out at each position behind each layer."""
-    from monadnock.preparing import fresh_path, open_model  # here, so that other verbs start without torch
+    from monadnock.preparing import fresh_path  # here, so that other verbs start without torch
     from monadnock.reading import lens
     from monadnock.reading.lensing import PROMPT
-    from monadnock.reading.states import prompt_ids
 
     prompt = PROMPT if prompt is None else prompt
     out = fresh_path(model) if out is None else out
-    adapter = open_model(model, progress=True, **options.loading(dtype, device))
-    places = len(prompt_ids(adapter, prompt, bos)[0]) if prompt.strip() else 1
-    if not -places <= position < places:
-        raise MonadnockError(f"Position {position} was asked, but the prompt has the positions 0 to {places - 1}.")
     with options.can_go_on(out):
         run = lens(
-            adapter,
+            model,
             prompt,
             out=out,
             dictionaries=options.names(dictionary),
@@ -51,6 +45,8 @@ def command(
             rows=rows,
             words=words,
             bos=bos,
+            position=position,
+            **options.loading(dtype, device),
         )
     found = run.table("lens").filter(prompt=prompt, rows=rows, words=words)
     found = found.filter(bos=bool(found["bos"].any()) if bos is None else bos)  # by default if there is one
@@ -60,18 +56,10 @@ def command(
 
 
 def tell(found: pl.DataFrame, position: int) -> None:
-    """Print what one position says, a row for each layer and a column for each dictionary.
-
-    Raises:
-        MonadnockError: if the prompt has no such position.
-    """
+    """Print what one position says, a row for each layer and a column for each dictionary."""
     from monadnock.report.text import token as visible  # here: charts take a second
 
     places = found.select("position", "token").unique().sort("position")
-    if not -places.height <= position < places.height:
-        raise MonadnockError(
-            f"Position {position} was asked, but the prompt has {places.height} tokens, 0 to {places.height - 1}."
-        )
     place, token = places.row(position)
     here = found.filter(position=place).unique(["dictionary", "layer", "rank"]).sort("layer", "rank")
     names = sorted(here["dictionary"].unique(), key=lambda name: (ORDER.get(name, len(ORDER)), name))

@@ -39,6 +39,7 @@ def lens(
     words: str = "all",
     bos: bool | None = None,
     middle_layers: int = LAYERS,
+    position: int | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Run:
@@ -58,6 +59,7 @@ def lens(
         words: all, or prompt: read only words that the prompt has.
         bos: put BOS in front; by default if the tokenizer has one.
         middle_layers: how many layers make the middle dictionary.
+        position: one that will be looked at, from the end if negative; if there is none, nothing is read.
         progress: show a progress bar when the output is a terminal.
         **options: dtype, device, device_map, revision, trust_remote_code, see `load`.
 
@@ -78,6 +80,8 @@ def lens(
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     ids, front = prompt_ids(adapter, prompt, bos)
+    if position is not None and not -len(ids) <= position < len(ids):
+        raise MonadnockError(f"Position {position} was asked, but the prompt has the positions 0 to {len(ids) - 1}.")
     if "middle" in dictionaries:
         check_middle(adapter, middle_layers)
     run = known or scan(adapter, out=path, probes=["start_token"], tokens=1024, progress=progress)
@@ -131,9 +135,7 @@ def _part(name: str, *setting: Any) -> str:
 
 def _words_there(run: Run, part: str) -> int:
     """Return how many words of each state a run has already."""
-    if not run.has("lens", part):
-        return 0
-    return run.part("lens", part)["rank"].max() or 0  # type: ignore[return-value]
+    return run.part("lens", part)["rank"].n_unique() if run.has("lens", part) else 0
 
 
 def _rows(

@@ -32,15 +32,13 @@ def lens(findings: Findings) -> list[Block]:
     table = table.unique([*_SETTING, *places, "rank"], keep="first", maintain_order=True)
     table = table.sort("rank", nulls_last=True, maintain_order=True)
     cells = table.group_by([*_SETTING, *places]).len()
-    longest = int(cells["len"].max())  # type: ignore[arg-type]
-    count = words_that_fit(_MOST, cells.height, longest)
+    count = words_that_fit(_MOST, cells.height, max(cells["len"]))
     settings = [
         _setting(key, rows, count)
         for key, rows in table.partition_by(_SETTING, as_dict=True, maintain_order=True).items()
     ]
     notes = (
-        *meaning("lens", "amplitude", "layer", "dictionary", "rows", "words"),
-        *meaning("lens", "noise"),
+        *meaning("lens", "amplitude", "layer", "dictionary", "rows", "words", "noise"),
         _APPROXIMATION,
     )
     says = (

@@ -44,8 +44,7 @@ def heads(findings: Findings) -> list[Block]:
     strongest = _strongest(readings.filter(rows))
     vectors = pl.concat([readings.filter(~rows), strongest])
     sizes = vectors.group_by(_VECTOR).len()
-    longest = int(sizes["len"].max() or 1)  # type: ignore[arg-type]
-    count = words_that_fit(_MOST, sizes.height, longest)
+    count = words_that_fit(_MOST, sizes.height, max(sizes["len"], default=1))
     floor = told_floor(findings["dictionaries"], findings.manifest.model.hidden_size)
     make = partial(WordTable, floor=floor, full=largest(vectors["amplitude"]))
     said = vectors.partition_by("layer", "head", as_dict=True)
