@@ -12,6 +12,7 @@ class Stream(StrEnum):
     QUERY = "query"  # output of the query projection, before rotary and QK-norm, head * d_head
     KEY = "key"  # the same for keys, kv_head * d_head
     VALUE = "value"  # the same for values, kv_head * d_head
+    O_PROJ_INPUT = "o_proj_input"  # input of the output projection: what the heads give, head * d_head
     ATTN_OUTPUT = "attn_output"  # output of the output projection, before any norm, d_model
     ATTN_UPDATE = "attn_update"  # what attention adds to the residual: behind its norm where there is one, d_model
     MLP_INPUT = "mlp_input"  # input of the up projection (of the whole block for experts), d_model

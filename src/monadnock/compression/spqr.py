@@ -42,11 +42,14 @@ class Rounded:
     Attributes:
         weight: what its weights stand for, outliers as they were found, [out, in] (float32).
         outliers: which weights are kept apart, [out, in].
+        errors: what was left of each weight when it was rounded, over the diagonal of the Hessian's factor, [out, in];
+            half the sum of their squares is the loss.
         threshold: squared error, over the diagonal of the Hessian's factor, beyond which they are.
     """
 
     weight: Tensor
     outliers: Tensor
+    errors: Tensor
     threshold: float
 
 
@@ -104,7 +107,7 @@ def round_spqr(weight: Tensor, hessian: Tensor, setting: Setting | None = None) 
             left[:, column + 1 : end].addmm_(error, factor[column : column + 1, column + 1 : end], alpha=-1)
         left[:, end:].addmm_(errors[:, start:end], factor[start:end, end:], alpha=-1)
     back = order.argsort()
-    return Rounded(left[:, back], outliers[:, back], bound)
+    return Rounded(left[:, back], outliers[:, back], errors[:, back], bound)
 
 
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:

@@ -10,8 +10,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import schema
@@ -23,7 +26,7 @@ class Run:
     """What was found out about a model: `manifest.json` and `tables/` in one folder.
 
     A table that a scan wrote is one file, `tables/NAME.parquet`. One that grows by and by is a folder of parts,
-    `tables/NAME/*.parquet`, each of which appears whole or not at all.
+    `tables/NAME/*.parquet`, each of which appears whole or not at all. Arrays are in `tensors/*.safetensors`.
 
     Attributes:
         path: the folder.
@@ -147,6 +150,43 @@ class Run:
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
+
+    def add_tensors(self, name: str, tensors: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:
+        """Write arrays and what they are to `tensors/NAME.safetensors`, at once and whole.
+
+        Raises:
+            MonadnockError: if they cannot be written.
+        """
+        folder = self.path / "tensors"
+        draft = folder / f".{uuid.uuid4().hex[:12]}.safetensors"
+        try:
+            folder.mkdir(exist_ok=True)
+            save_file(dict(tensors), draft, dict(facts))
+            draft.replace(folder / f"{name}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise MonadnockError(f"{self.path} cannot be added to: {error}. What is there stays.") from error
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+
+    def tensors(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Return the arrays of `tensors/NAME.safetensors` and what they are.
+
+        Raises:
+            MonadnockError: if they are damaged or missing, with the names that there are.
+        """
+        file = self.path / "tensors" / f"{name}.safetensors"
+        if name not in self.tensor_names():
+            raise MonadnockError(f"This run has no tensors {name!r}: {nearest(name, self.tensor_names())}")
+        try:
+            with safe_open(file, framework="np") as opened:
+                return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise MonadnockError(f"{file} is damaged ({error}); remove the file and measure again.") from error
+
+    def tensor_names(self) -> list[str]:
+        """Return the names of all tensor files, sorted."""
+        return sorted(file.stem for file in (self.path / "tensors").glob("[!.]*.safetensors"))
 
     def note(self, attack: AttackFacts) -> None:
         """Add what a series of attacks depends on to the manifest, unless it stands there already."""

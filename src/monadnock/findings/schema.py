@@ -3,12 +3,14 @@
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings.columns import Table
 from monadnock.findings.tables_attack import ATTACKS
+from monadnock.findings.tables_compress import COMPRESSED
 from monadnock.findings.tables_explain import CHAIN, EXPLAINED
 from monadnock.findings.tables_read import READ
 from monadnock.findings.tables_scan import SCAN
 from monadnock.findings.tables_study import STUDIES
 
-TABLES: dict[str, Table] = {table.name: table for table in (*SCAN, *EXPLAINED, *ATTACKS, *CHAIN, *STUDIES, *READ)}
+_ALL = (*SCAN, *EXPLAINED, *ATTACKS, *CHAIN, *STUDIES, *READ, *COMPRESSED)
+TABLES: dict[str, Table] = {table.name: table for table in _ALL}
 
 
 def table(name: str) -> Table:

@@ -24,6 +24,7 @@ ATTACKS: tuple[Table, ...] = (
             ("value", REAL, "the metric under the attack"),
             ("baseline", REAL, "the same of the clean model"),
             ("error", REAL, "standard error of the value; null where the metric comes without one"),
+            ("method", TEXT, "the compressor with its settings, where mode is compress; null for attacks"),
         ),
         verb="attack",
     ),

@@ -28,7 +28,12 @@ class States:
 
 Watcher = Callable[[Any], None]  # takes States; AttentionBlock at ATTN_PROBS; AttentionBlock, then HeadStates, at HEADS
 
-_INPUTS = {Stream.ATTN_INPUT: "q", Stream.MLP_INPUT: "up", Stream.DOWN_PROJ_INPUT: "down"}
+_INPUTS = {
+    Stream.ATTN_INPUT: "q",
+    Stream.O_PROJ_INPUT: "o",
+    Stream.MLP_INPUT: "up",
+    Stream.DOWN_PROJ_INPUT: "down",
+}
 _OUTPUTS = {
     Stream.QUERY: "q",
     Stream.KEY: "k",

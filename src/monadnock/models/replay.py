@@ -24,7 +24,7 @@ def capture(adapter: Adapter, ids: Tensor, layers: Collection[int]) -> dict[int,
 
     def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            outputs[layer] = _copy(output, "cpu")
+            outputs[layer] = copied(output)
 
         return hook
 
@@ -54,7 +54,7 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
     """
 
     def give(*args: Any, **kwargs: Any) -> Any:
-        return _copy(output, (args[0] if args else kwargs["hidden_states"]).device)
+        return copied(output, (args[0] if args else kwargs["hidden_states"]).device)
 
     # accelerate puts a function of its own on the modules of layers that it moves
     before = [(module, vars(module).get("forward")) for module in list(adapter.layers)[: layer + 1]]
@@ -69,8 +69,8 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
                 module.forward = forward
 
 
-def _copy(output: Any, device: Any) -> Any:
+def copied(output: Any, device: Any = "cpu") -> Any:
     """Copy what a layer gave, also on the same device: some layers add to their input in place."""
     if isinstance(output, tuple):
-        return tuple(_copy(part, device) for part in output)
+        return tuple(copied(part, device) for part in output)
     return output.to(device, copy=True) if isinstance(output, Tensor) else output

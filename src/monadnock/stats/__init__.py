@@ -5,6 +5,7 @@ from monadnock.stats.heads import AttentionStates
 from monadnock.stats.magnitude import Magnitude
 from monadnock.stats.massive import is_massive, massive_layer
 from monadnock.stats.probabilities import Attention
+from monadnock.stats.second_moment import SecondMoment
 from monadnock.stats.start import Beginning, Norms, Preferred, RouterMean, Snapshot, preferred
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Norms",
     "Preferred",
     "RouterMean",
+    "SecondMoment",
     "Snapshot",
     "Statistic",
     "is_massive",

@@ -1,0 +1,109 @@
+"""What rounding one weight costs the layer's output: with the best compensation, without any, and in GPTQ's order."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monadnock.compression import Setting, round_spqr
+from monadnock.compression.grid import Grid
+from monadnock.errors import MonadnockError
+
+KINDS = ("compensated", "plain", "sequential")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a squared rounding error of each input's weights is multiplied with, [in] (float64).
+
+    Attributes:
+        plain: H_jj / 2.
+        compensated: 1 / (2 [H^-1]_jj), of the damped H.
+    """
+
+    plain: Tensor
+    compensated: Tensor
+
+    def of(self, kind: str) -> Tensor:
+        """Return those of a kind, plain or compensated."""
+        return {"plain": self.plain, "compensated": self.compensated}[kind]
+
+
+def factors(hessian: Tensor, damping: float) -> Factors:
+    """Return the factors of a Hessian H = 2 / N * X^T X (spqr).
+
+    Args:
+        hessian: [in, in], float64.
+        damping: what is added to its diagonal, in parts of its mean.
+
+    Raises:
+        MonadnockError: if the damped Hessian is singular.
+
+    Example:
+        >>> found = factors(torch.eye(2, dtype=torch.float64) * 4, damping=0)
+        >>> found.plain.tolist(), found.compensated.tolist()
+        ([2.0, 2.0], [2.0, 2.0])
+    """
+    diagonal = hessian.diagonal()
+    damped = hessian.clone()
+    damped.diagonal().add_(damping * diagonal.mean())
+    lower, info = torch.linalg.cholesky_ex(damped)
+    if int(info) or not float(diagonal.mean()) > 0:
+        dead = int((diagonal == 0).sum())
+        raise MonadnockError(
+            f"The Hessian of {len(hessian)} inputs, {dead} of them always 0, is singular with damping {damping}; "
+            "give more tokens, or a damping of 0.01."
+        )
+    inverse = torch.cholesky_inverse(lower).diagonal()
+    return Factors(diagonal / 2, 1 / (2 * inverse))
+
+
+def grids(weight: Tensor, bits: int, group: int | None) -> Grid:
+    """Return the grids of a matrix [out, in], of each row or of groups of columns in a row: [out, groups] each."""
+    size = weight.shape[1] if group is None else group
+    parts = [Grid.fit(part, bits) for part in weight.split(size, dim=1)]
+    return Grid(torch.cat([part.scale for part in parts], 1), torch.cat([part.zero for part in parts], 1), bits)
+
+
+def squared_errors(weight: Tensor, bits: int, group: int | None = None) -> Tensor:
+    """Return (w - quant(w))^2 of every weight [out, in], rounded to the nearest level of its grid."""
+    size = weight.shape[1] if group is None else group
+    return torch.cat([(part - Grid.fit(part, bits).round(part)).square() for part in weight.split(size, dim=1)], 1)
+
+
+def sensitivity_of(
+    weight: Tensor, hessian: Tensor, kind: str, *, bits: int = 3, group: int | None = None, damping: float = 0.01
+) -> Tensor:
+    """Return s_ij of every weight, [out, in] (float32, the weight's device).
+
+    compensated: (w - quant(w))^2 / (2 [H^-1]_jj), the loss of the best compensation after rounding one weight alone.
+    plain: (w - quant(w))^2 H_jj / 2, the loss without compensation. sequential: the same as compensated, but of the
+    weight as it is when its turn comes and with the inputs that are left, column by column, large inputs first, as
+    GPTQ rounds; these add up to the loss of the whole rounded matrix.
+
+    Args:
+        weight: [out, in].
+        hessian: [in, in], 2 / N * X^T X.
+        kind: compensated, plain or sequential.
+        bits: of a rounded weight.
+        group: columns of a row that share a grid; by default the whole row.
+        damping: added to the Hessian's diagonal, in parts of its mean (plain has none).
+
+    Raises:
+        MonadnockError: if the damped Hessian is singular.
+
+    Example:
+        >>> one = sensitivity_of(torch.tensor([[0.0, 0.4, 7.0]]), 2 * torch.eye(3).double(), "plain")
+        >>> [round(each, 2) for each in one[0].tolist()]
+        [0.0, 0.16, 0.0]
+    """
+    weight = weight.detach().float()
+    if kind == "sequential":
+        setting = Setting(bits, group or weight.shape[1], None, threshold=math.inf, damping=damping)
+        return round_spqr(weight, hessian, setting).errors.square() / 2
+    if kind == "plain":
+        factor = hessian.diagonal() / 2
+    else:
+        factor = factors(hessian, damping).compensated
+    return squared_errors(weight, bits, group) * factor.to(weight)
