@@ -1,5 +1,7 @@
-"""Compression: weights rounded to few bits, each matrix by itself."""
+"""Compression: weights rounded to few bits or set to 0, what that costs, and what keeps the cost low."""
 
+from monadnock.compression.applying import Compressed, compressed
+from monadnock.compression.method import METHODS, Method
 from monadnock.compression.spqr import Rounded, Setting, round_spqr
 
-__all__ = ["Rounded", "Setting", "round_spqr"]
+__all__ = ["METHODS", "Compressed", "Method", "Rounded", "Setting", "compressed", "round_spqr"]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _LEAST = 1e-9  # scale by which is divided at least
+_LEAST_HALF = 2.0**-24  # the smallest float16 above 0
 
 
 class Grid(NamedTuple):
@@ -37,22 +38,69 @@ class Grid(NamedTuple):
         scale = (high - low) / (2**bits - 1)
         return cls(scale, -low / scale, bits)
 
+    def codes(self, values: Tensor) -> Tensor:
+        """Return the number of the level nearest to each value, 0 to 2^bits - 1, [row, entry]."""
+        steps = torch.round(values / self.scale.clamp(min=_LEAST) + self.zero)
+        return steps.clamp(0, 2**self.bits - 1)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Return the levels with these numbers, [row, entry]."""
+        return self.scale * (codes - self.zero)
+
     def round(self, values: Tensor) -> Tensor:
         """Return the level nearest to each value, [row, entry]."""
-        steps = torch.round(values / self.scale.clamp(min=_LEAST) + self.zero)
-        return self.scale * (steps.clamp(0, 2**self.bits - 1) - self.zero)
+        return self.values(self.codes(values))
 
-    def rounded(self, bits: int, group: int) -> Self:
-        """Return these grids with scales and zeros that are themselves rounded, in groups of consecutive rows.
+    def in_half(self) -> tuple[Self, Tensor]:
+        """Return these grids with scale and lowest level as float16 can hold them, and that lowest level, [row, 1]."""
+        scale = self.scale.half().float().clamp(min=_LEAST_HALF)
+        low = (-self.zero * self.scale).half().float()
+        return self._replace(scale=scale, zero=-low / scale), low
+
+
+class Statistic(NamedTuple):
+    """One number for each row, itself rounded in groups of consecutive rows.
+
+    Attributes:
+        codes: number of the level of each row, [row].
+        scale: distance of two levels, of each group, [part].
+        low: lowest level, of each group, [part].
+        values: what the codes stand for, [row, 1].
+    """
+
+    codes: Tensor
+    scale: Tensor
+    low: Tensor
+    values: Tensor
+
+    @classmethod
+    def rounded(cls, column: Tensor, bits: int, group: int, *, half: bool) -> Self:
+        """Round a column [row, 1]; what is left over at the end makes a group of its own.
 
         Args:
-            bits: of a scale, and of a zero.
-            group: rows of a group; what is left over at the end makes a group of its own.
+            column: the numbers.
+            bits: of a code.
+            group: rows of a group.
+            half: hold scale and lowest level in float16.
         """
-        return self._replace(scale=_rounded(self.scale, bits, group), zero=_rounded(self.zero, bits, group))
+        whole = len(column) // group * group
+        found: list[tuple[Tensor, Grid, Tensor]] = []
+        for part in (column[:whole].view(-1, group), column[whole:].view(1, -1)):
+            if part.numel():
+                grid = Grid.fit(part, bits)
+                flat = part.amin(1, keepdim=True) == part.amax(1, keepdim=True)  # one level is enough, and exact
+                grid = grid._replace(
+                    scale=torch.where(flat, 1.0, grid.scale), zero=torch.where(flat, -part[:, :1], grid.zero)
+                )
+                grid, low = grid.in_half() if half else (grid, -grid.zero * grid.scale)
+                found.append((grid.codes(part), grid, low))
+        values = torch.cat([grid.values(codes).view(-1, 1) for codes, grid, _ in found])
+        codes, scale = torch.cat([codes.flatten() for codes, _, _ in found]), torch.cat([g.scale for _, g, _ in found])
+        return cls(codes, scale.flatten(), torch.cat([low for _, _, low in found]).flatten(), values)
 
-
-def _rounded(column: Tensor, bits: int, group: int) -> Tensor:
-    whole = len(column) // group * group
-    parts = [column[:whole].view(-1, group), column[whole:].view(1, -1)]
-    return torch.cat([Grid.fit(part, bits).round(part).view(-1, 1) for part in parts if part.numel()])
+    @classmethod
+    def read(cls, codes: Tensor, scale: Tensor, low: Tensor, group: int) -> Self:
+        """Return the statistic that was stored, bit for bit as it was rounded in half precision."""
+        part = torch.arange(len(codes), device=codes.device) // group
+        step, least = scale.float()[part, None], low.float()[part, None]
+        return cls(codes, scale, low, step * (codes.float()[:, None] - -least / step))

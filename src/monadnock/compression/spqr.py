@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monadnock.compression.grid import Grid
+from monadnock.compression.grid import Grid, Statistic
 from monadnock.errors import MonadnockError
 
 BLOCK = 128  # columns after which all that follow are corrected in one product
@@ -24,6 +24,7 @@ class Setting:
         threshold: relative threshold from which a weight is kept apart; infinity keeps none.
         by_size: take columns with large inputs first.
         damping: what is added to the Hessian's diagonal, in parts of its mean.
+        half: hold outliers and the statistics of statistics in float16, as they are stored.
     """
 
     bits: int = 3
@@ -33,6 +34,24 @@ class Setting:
     threshold: float = 0.2
     by_size: bool = True
     damping: float = 1.0
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What a rounded matrix is stored as, its columns in the order in which they were rounded.
+
+    Attributes:
+        order: the columns, [in].
+        codes: level of every weight, [out, in] (uint8).
+        scales: rounded scales, one for each group of columns.
+        zeros: rounded zeros, likewise.
+    """
+
+    order: Tensor
+    codes: Tensor
+    scales: list[Statistic]
+    zeros: list[Statistic]
 
 
 @dataclass(frozen=True)
@@ -45,12 +64,14 @@ class Rounded:
         errors: what was left of each weight when it was rounded, over the diagonal of the Hessian's factor, [out, in];
             half the sum of their squares is the loss.
         threshold: squared error, over the diagonal of the Hessian's factor, beyond which they are.
+        stored: codes and statistics; None where statistics are not rounded.
     """
 
     weight: Tensor
     outliers: Tensor
     errors: Tensor
     threshold: float
+    stored: Codes | None
 
 
 def round_spqr(weight: Tensor, hessian: Tensor, setting: Setting | None = None) -> Rounded:
@@ -89,17 +110,22 @@ def round_spqr(weight: Tensor, hessian: Tensor, setting: Setting | None = None) 
         bound *= float((spread / diagonal.square()).mean())
     outliers, errors = torch.zeros_like(left, dtype=torch.bool), torch.zeros_like(left)
     grid = Grid.fit(left, setting.bits)  # the first column, too, begins a group
+    stored = Codes(order, torch.zeros_like(left, dtype=torch.uint8), [], [])
     for start in range(0, columns, BLOCK):
         end = min(start + BLOCK, columns)
         for column in range(start, end):
             if column % setting.group == 0:
                 group = slice(column, column + setting.group)
                 grid = _group_grid(left[:, group], diagonal[group], bound, setting)
+                if setting.statistics_bits is not None:
+                    grid = _rounded(grid, setting, stored)
             value = left[:, column : column + 1]
-            result = grid.round(value)
+            codes = grid.codes(value)
+            stored.codes[:, column : column + 1] = codes
+            result = grid.values(codes)
             if math.isfinite(bound):
                 apart = ((value - result) / diagonal[column]).square() > bound
-                result = torch.where(apart, value, result)
+                result = torch.where(apart, value.half().float() if setting.half else value, result)
                 outliers[:, column : column + 1] = apart
             error = (value - result) / diagonal[column]
             left[:, column : column + 1] = result
@@ -107,7 +133,8 @@ def round_spqr(weight: Tensor, hessian: Tensor, setting: Setting | None = None) 
             left[:, column + 1 : end].addmm_(error, factor[column : column + 1, column + 1 : end], alpha=-1)
         left[:, end:].addmm_(errors[:, start:end], factor[start:end, end:], alpha=-1)
     back = order.argsort()
-    return Rounded(left[:, back], outliers[:, back], errors[:, back], bound)
+    kept = stored if setting.statistics_bits is not None else None
+    return Rounded(left[:, back], outliers[:, back], errors[:, back], bound, kept)
 
 
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
@@ -134,10 +161,16 @@ def _group_grid(group: Tensor, diagonal: Tensor, bound: float, setting: Setting)
         kept = (_gain_of_leaving_out(group, diagonal, setting.bits) <= bound).float()
         mean = (group * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp(min=1)
         group = group * kept + mean * (1 - kept)
-    grid = Grid.fit(group, setting.bits)
-    if setting.statistics_bits is None:
-        return grid
-    return grid.rounded(setting.statistics_bits, setting.statistics_group)
+    return Grid.fit(group, setting.bits)
+
+
+def _rounded(grid: Grid, setting: Setting, stored: Codes) -> Grid:
+    """Round a group's scales and zeros, and keep how they are stored."""
+    how = (setting.statistics_bits or 0, setting.statistics_group)
+    scale, zero = (Statistic.rounded(column, *how, half=setting.half) for column in (grid.scale, grid.zero))
+    stored.scales.append(scale)
+    stored.zeros.append(zero)
+    return grid._replace(scale=scale.values, zero=zero.values)
 
 
 def _gain_of_leaving_out(group: Tensor, diagonal: Tensor, bits: int) -> Tensor:

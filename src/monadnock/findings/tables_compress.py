@@ -3,6 +3,7 @@
 from monadnock.findings.columns import EXPERT, FLAG, INT, LAYER, RANK, REAL, TEXT, Table
 
 MATRIX = (LAYER, ("module", TEXT, "q, k, v, o, gate, up or down"), EXPERT)
+NAME = ("name", TEXT, "the module's name in the checkpoint, as model.layers.11.mlp.down_proj")
 KIND = (
     "kind",
     TEXT,
@@ -21,6 +22,7 @@ COMPRESSED: tuple[Table, ...] = (
         "(spqr).",
         (
             *MATRIX,
+            NAME,
             KIND,
             *SETTING,
             ("damping", REAL, "added to the Hessian's diagonal, in parts of its mean"),
@@ -82,6 +84,7 @@ COMPRESSED: tuple[Table, ...] = (
         (
             ("method", TEXT, "the compressor with its settings, as in the table effects"),
             *MATRIX,
+            NAME,
             ("average_bits", REAL, "bits of a weight with its statistics and outliers, as the paper counts (spqr)"),
             ("outlier_share", REAL, "share of weights kept apart"),
             ("kept_rows", INT, "rows kept as they were"),

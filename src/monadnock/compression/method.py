@@ -1,0 +1,143 @@
+"""A compressor with its settings: its name, what it makes of a matrix, and the bits that this takes."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from monadnock.compression.simple import absmax, magnitude, nearest
+from monadnock.compression.spqr import Rounded, Setting, round_spqr
+from monadnock.errors import MonadnockError
+from monadnock.errors import nearest as nearest_name
+
+METHODS = ("absmax", "magnitude", "rtn", "gptq", "spqr")
+GRANULARITIES = ("tensor", "row", "group")
+_BITS = {"absmax": 8, "magnitude": 16, "rtn": 4, "gptq": 4, "spqr": 3}
+_GRANULARITY = {"absmax": "tensor", "magnitude": "tensor", "rtn": "row", "gptq": "group", "spqr": "group"}
+_GROUP = 16
+_STATISTIC = 16  # bits of a scale, and of a zero
+_OUTLIER = 32  # bits of a weight kept apart, and of its place
+
+
+@dataclass(frozen=True)
+class Method:
+    """A compressor with its settings.
+
+    Attributes:
+        name: absmax, magnitude, rtn, gptq or spqr.
+        granularity: what shares a scale, or in what magnitude pruning chooses: tensor, row or group.
+        bits: of a weight.
+        group: columns that share a scale.
+        share: of weights that magnitude pruning takes away.
+        threshold: of spqr's outliers.
+        damping: of the Hessian, in parts of its diagonal's mean.
+
+    Example:
+        >>> str(Method.of("absmax")), str(Method.of("spqr", bits=4))
+        ('absmax 8 bits tensor', 'spqr 4 bits group 16 threshold 0.2')
+    """
+
+    name: str
+    granularity: str
+    bits: int
+    group: int | None = None
+    share: float = 0.5
+    threshold: float = 0.2
+    damping: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        *,
+        granularity: str | None = None,
+        bits: int | None = None,
+        group: int | None = None,
+        share: float = 0.5,
+        threshold: float = 0.2,
+        damping: float | None = None,
+    ) -> "Method":
+        """Return a compressor, with its own defaults for what is not given.
+
+        Raises:
+            MonadnockError: on an unknown name, or settings that it has no use for.
+        """
+        if name not in METHODS:
+            raise MonadnockError(f"There is no compressor {name!r}: {nearest_name(name, METHODS)}")
+        granularity = granularity or ("group" if group else _GRANULARITY[name])
+        bits = _BITS[name] if bits is None else bits
+        group = (group or _GROUP) if granularity == "group" else group
+        wanted = {"magnitude": ("tensor", "row"), "rtn": ("row", "group"), "spqr": ("group",), "gptq": ("row", "group")}
+        allowed = wanted.get(name, GRANULARITIES)
+        least, most = (2, 16) if name == "absmax" else (16, 16) if name == "magnitude" else (1, 8)
+        if granularity not in allowed:
+            raise MonadnockError(f"{name} by {granularity} was asked; it works by {' or '.join(allowed)}.")
+        if not least <= bits <= most or (group is not None and (group < 1 or granularity != "group")):
+            raise MonadnockError(
+                f"{name} with {bits} bits by {granularity} in groups of {group} was asked; it takes {least} to {most} "
+                "bits, and a group of at least 1 only by group."
+            )
+        damping = (1.0 if name == "spqr" else 0.01) if damping is None else damping
+        if not (0 <= share < 1 and 0 < threshold and 0 <= damping < math.inf):
+            raise MonadnockError(
+                f"A share of {share}, a threshold of {threshold} and a damping of {damping} were asked; give a share "
+                "from 0 to below 1, a threshold above 0, a damping of at least 0."
+            )
+        return cls(name, granularity, bits, group, share, threshold, damping)
+
+    def __str__(self) -> str:
+        if self.name == "magnitude":
+            return f"magnitude {self.share:.0%} {self.granularity}"
+        place = f"group {self.group}" if self.group else self.granularity
+        more = f" threshold {self.threshold:g}" if self.name == "spqr" else ""
+        return f"{self.name} {self.bits} bits {place}{more}"
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether it needs the second moment of the inputs."""
+        return self.name in ("gptq", "spqr")
+
+    @property
+    def setting(self) -> Setting:
+        """The setting of one matrix's rounding; groups as wide as the matrix are set by `apply`."""
+        if self.name == "spqr":
+            return Setting(self.bits, self.group or 0, threshold=self.threshold, damping=self.damping, half=True)
+        return Setting(self.bits, self.group or 0, None, threshold=math.inf, damping=self.damping)
+
+    def apply(self, weight: Tensor, hessian: Tensor | None = None) -> tuple[Tensor, Rounded | None]:
+        """Return what a matrix [out, in] is compressed to (float32), and all of the rounding for gptq and spqr.
+
+        Raises:
+            MonadnockError: if the Hessian cannot be inverted.
+        """
+        weight = weight.detach().float()
+        if self.name == "absmax":
+            return absmax(weight, self.bits, self.group, whole=self.granularity == "tensor"), None
+        if self.name == "magnitude":
+            return magnitude(weight, self.share, whole=self.granularity == "tensor"), None
+        if self.name == "rtn" or hessian is None:  # an expert that got no token is rounded as it is
+            return nearest(weight, self.bits, self.group), None
+        rounded = round_spqr(weight, hessian, replace(self.setting, group=self.group or weight.shape[1]))
+        return rounded.weight, rounded
+
+    def average_bits(self, shape: torch.Size, outliers: float = 0.0) -> float:
+        """Return the bits of a weight of a matrix [out, in], with its statistics and its share of outliers (spqr).
+
+        Order of columns and starts of rows are not counted, as in the paper; the stored form counts them.
+
+        Example:
+            >>> Method.of("spqr").average_bits(torch.Size([576, 576]), 0.01773)
+            4.19236
+        """
+        rows, columns = shape
+        if self.name == "magnitude":
+            return 16.0
+        if self.name == "spqr":
+            setting, group = self.setting, self.group or columns
+            first = 2 * (setting.statistics_bits or 0) / group
+            second = 2 * 2 * _STATISTIC / (group * setting.statistics_group)
+            return self.bits + first + second + outliers * _OUTLIER
+        kinds = 1 if self.name == "absmax" else 2  # a scale, and for grids that lie anywhere a zero
+        sharing = {"tensor": rows * columns, "row": columns, "group": self.group or columns}[self.granularity]
+        return self.bits + kinds * _STATISTIC / sharing
