@@ -16,15 +16,17 @@ HOMES = [
     "Stream",
     "attack",
     "compare",
+    "compress",
     "explain",
     "lens",
     "load",
+    "prescribe",
     "read",
     "scan",
     "study",
     "verify",
 ]
-ROOMS = ["evaluation", "interventions"]
+ROOMS = ["compression", "evaluation", "interventions", "sensitivity"]
 NAMES = sorted(HOMES + ROOMS)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from monadnock.data import Windows
 from monadnock.errors import MonadnockError
-from monadnock.models import Adapter, States, observe
+from monadnock.models import Adapter, States
 from monadnock.models.matrices import Matrix
 from monadnock.models.replay import copied, replay
 from monadnock.models.start import run_layers
@@ -74,7 +74,7 @@ def walk(
     """
     states: list[Any] = [None] * len(windows.ids)
     for layer in range(max(matrix.layer for matrix in matrices) + 1):
-        inputs = LayerInputs(layer, sorted(matrix for matrix in matrices if matrix.layer == layer))
+        inputs = LayerInputs(layer, [matrix for matrix in matrices if matrix.layer == layer])
         outputs = [
             _run(adapter, ids, layer, states[window], _watchers(inputs, window, len(states)))
             for window, ids in enumerate(windows.ids)

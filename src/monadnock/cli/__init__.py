@@ -4,7 +4,23 @@ import sys
 
 import typer
 
-from monadnock.cli import attack, compare, explain, lens, ls, read, report, scan, show, study, verify
+from monadnock.cli import (
+    attack,
+    compare,
+    compress,
+    explain,
+    lens,
+    ls,
+    map,
+    prescribe,
+    read,
+    report,
+    scan,
+    sensitivity,
+    show,
+    study,
+    verify,
+)
 from monadnock.cli.console import INTERRUPTED, Told, complain
 from monadnock.errors import MonadnockError
 
@@ -15,7 +31,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (scan, attack, explain, study, lens, read, verify, compare, show, report, ls):
+VERBS = (
+    scan,
+    attack,
+    explain,
+    study,
+    lens,
+    read,
+    sensitivity,
+    map,
+    compress,
+    prescribe,
+    verify,
+    compare,
+    show,
+    report,
+    ls,
+)
+for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 

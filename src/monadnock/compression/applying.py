@@ -117,7 +117,9 @@ def _compress(
         "outlier_share": share * (1 - kept),
         "kept_rows": len(keep),
         "weight_error": _share((result - weight).square().sum(), weight.square().sum()) ** 0.5,
-        "output_error": None if hessian is None else _share(_energy(result - weight, hessian), _energy(weight, hessian)),
+        "output_error": None
+        if hessian is None
+        else _share(_energy(result - weight, hessian), _energy(weight, hessian)),
     }
     return Compressed(matrix, row, rounded, keep)
 

@@ -79,7 +79,7 @@ class Method:
                 "bits, and a group of at least 1 only by group."
             )
         damping = (1.0 if name == "spqr" else 0.01) if damping is None else damping
-        if not (0 <= share < 1 and 0 < threshold and 0 <= damping < math.inf):
+        if not (0 <= share < 1 and threshold > 0 and 0 <= damping < math.inf):
             raise MonadnockError(
                 f"A share of {share}, a threshold of {threshold} and a damping of {damping} were asked; give a share "
                 "from 0 to below 1, a threshold above 0, a damping of at least 0."

@@ -9,6 +9,7 @@ import polars as pl
 from monadnock.findings.manifest import Manifest
 from monadnock.findings.summary_attacks import attacks
 from monadnock.findings.summary_chain import chain
+from monadnock.findings.summary_compress import compression, patterns, sensitivity
 from monadnock.findings.summary_explain import consistency, emergence, implicit_scaling, rotary_offsets
 from monadnock.findings.summary_read import dictionaries, first_sentence, in_words, states_alike
 from monadnock.findings.summary_studies import bos_matters, length_matters
@@ -72,6 +73,9 @@ def summarise(manifest: Manifest, tables: Tables) -> Summary:
         ("In words", in_words, ("readings", "lifecycles")),
         ("Norm gains", _norm_gains, ("norm_gains",)),
         ("8-bit weights", _eight_bit, ("weights",)),
+        ("Sensitivity", sensitivity, ("sensitivity",)),
+        ("Patterns", patterns, ("patterns",)),
+        ("Compression", compression, ("effects",)),
         ("Router", _router, ("router", "massive_weights")),
     ]
     items = []

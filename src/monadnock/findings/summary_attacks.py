@@ -38,6 +38,8 @@ def placed(table: pl.DataFrame) -> pl.DataFrame:
     With growing k an attack keeps its first targets. Where some do not go on like that, they are another attack with
     the same mode, called `zero (2)`.
     """
+    if "method" in table.columns:
+        table = table.filter(pl.col("method").is_null()).drop("method")  # compressors are no attacks
     words = [name for name in ("metric", "data", "prompt") if name in table.columns]
     table = table.with_columns(pl.col("targets", *words).fill_null(""), pl.col("k").fill_null(0))
     named = [name for name in ("mode", "metric") if name in table.columns]

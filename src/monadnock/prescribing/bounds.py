@@ -1,6 +1,6 @@
 """The bounds of prescriptions, each with its source; to be read beside docs/prescribe.md."""
 
-KEEP_RATIO = 3.0  # ours: a module stands out if rounding costs this many times the median of its kind
+KEEP_RATIO = 5.0  # ours: a module stands out if rounding costs this many times the median of its kind
 KEEP_SHARE = 0.05  # ours: at most this share of the weights of the blocks is kept in 16 bits
 PER_ROW_RATIO = 2.0  # ours: one scale per row is called for if one per tensor has this many times its error
 GAUSSIAN_RATIO = 2.0  # ours: a rotation of weights is called for if rounding costs this many times a Gaussian's

@@ -25,7 +25,7 @@ DEFAULT_TOKENS = 8192
 DAMPING = 0.01
 
 
-def sensitivity(
+def measure(
     model: Any,
     tokenizer: Any = None,
     *,
@@ -75,7 +75,7 @@ def sensitivity(
         MonadnockError: on bad input, a run of another model, or a singular Hessian.
 
     Example:
-        >>> run = sensitivity("smollm2", layers=[11], modules=["self_attn.o_proj"])  # doctest: +SKIP
+        >>> run = measure("smollm2", layers=[11], modules=["self_attn.o_proj"])  # doctest: +SKIP
         >>> run.table("sensitivity")["top_1e3"].to_list()  # doctest: +SKIP
     """
     for kind in kinds:
@@ -115,9 +115,7 @@ def sensitivity(
 class Asked:
     """What is measured of every matrix, and under which names that is found in the run."""
 
-    def __init__(
-        self, kinds: tuple[str, ...], bits: int, group: int | None, damping: float, patterns: bool, data: str
-    ):
+    def __init__(self, kinds: tuple[str, ...], bits: int, group: int | None, damping: float, patterns: bool, data: str):
         self.kinds, self.bits, self.group, self.damping, self.data = kinds, bits, group, damping, data
         self.patterned = ("compensated" if "compensated" in kinds else kinds[0]) if patterns else None
 
@@ -171,11 +169,11 @@ def _measure(
         run.add_tensors(map_name(matrix), tensors, facts)
 
 
-def _redraw(hessian: Tensor, kind: str, asked: Asked) -> Callable[[Tensor], Tensor]:
-    """Return what gives the sensitivities of other weights with the same inputs, for permutations."""
+def _redraw(hessian: Tensor, kind: str, asked: Asked) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what gives the sensitivities of other weights in some columns with the same inputs, for permutations."""
     factor = factors(hessian, asked.damping).of(kind).float()
 
-    def again(weight: Tensor) -> Tensor:
-        return squared_errors(weight, asked.bits, asked.group) * factor
+    def again(weight: Tensor, columns: Tensor) -> Tensor:
+        return squared_errors(weight, asked.bits, asked.group) * factor[columns]
 
     return again

@@ -45,9 +45,10 @@ class Rolls:
     """
 
     def __init__(self, matrix: Tensor):
-        self.rows, self.columns = matrix.shape
-        self.twice = torch.cat([matrix, matrix]).flatten()  # so that no offset runs over the end
-        self.places = torch.arange(matrix.numel(), device=matrix.device).view(matrix.shape)
+        self.rows = len(matrix)
+        self.columns = torch.arange(matrix.shape[1], device=matrix.device)
+        twice = torch.cat([matrix, matrix]).t().contiguous()
+        self.windows = twice.unfold(1, self.rows, 1)  # [column, offset, row], a view
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return one copy, [row, column].
@@ -57,8 +58,8 @@ class Rolls:
             >>> rolled.sort(0).values.tolist()
             [[0, 1], [2, 3], [4, 5]]
         """
-        offsets = torch.randint(self.rows, (self.columns,), generator=generator)
-        return self.twice[self.places + offsets.to(self.places.device) * self.columns]
+        offsets = torch.randint(self.rows, self.columns.shape, generator=generator)
+        return self.windows[self.columns, offsets.to(self.columns.device)].t().contiguous()
 
 
 def rolled_chances(

@@ -1,0 +1,239 @@
+"""Compress a model, measure what it loses, and write that into a run; and save it, if that is asked."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from monadnock.compression.applying import Compressed, Rows, compressed
+from monadnock.compression.checkpoint import save_checkpoint, save_packed
+from monadnock.compression.method import Method
+from monadnock.compression.packing import Arrays, pack_matrix
+from monadnock.data import Windows
+from monadnock.data.text import check_text
+from monadnock.errors import MonadnockError
+from monadnock.evaluation.likelihood import Likelihood, last_output, score
+from monadnock.findings import Run
+from monadnock.findings.words import listed
+from monadnock.models import Adapter
+from monadnock.models.matrices import Matrix, find_matrices
+from monadnock.preparing import bar, evaluating, known_run, open_model, text_windows
+from monadnock.sameness import check_same, weight_sums
+from monadnock.scanning import scan
+
+WINDOWS = 8  # of the text's beginning, on which perplexity is measured
+CALIBRATION = 32  # of its end, from which gptq and spqr take inputs
+ALL = 10**9  # tokens: more than any text file has
+
+
+def compress(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    out: str | Path | None = None,
+    method: str | Method = "absmax",
+    granularity: str | None = None,
+    bits: int | None = None,
+    group: int | None = None,
+    share: float = 0.5,
+    threshold: float = 0.2,
+    keep_massive: bool = False,
+    skip: Sequence[str] = (),
+    save: bool = False,
+    text: str | Path | None = None,
+    dataset: str | None = None,
+    windows: int = WINDOWS,
+    calibration: int = CALIBRATION,
+    length: int | None = None,
+    bos: bool | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Compress the linear layers of a model's blocks, and write into a run what the model loses.
+
+    Perplexity is measured on the first windows of the text; gptq and spqr are calibrated on the last ones, block after
+    block, with the inputs that the blocks compressed so far give. The model is given back as it was.
+
+    Args:
+        model: what `load` takes, an `Adapter`, or a transformers causal language model.
+        tokenizer: the tokenizer, where a model object is given.
+        out: a run of this model to add to, or a new folder. By default a new one under `monadnock-runs/`.
+        method: absmax, magnitude, rtn, gptq, spqr, or a `Method` with all its settings.
+        granularity: tensor, row or group; by default tensor (absmax, magnitude), row (rtn) or group (gptq, spqr).
+        bits: of a weight; by default 8 (absmax), 4 (rtn, gptq) or 3 (spqr).
+        group: columns that share a scale, 16 by default where there are groups.
+        share: of the weights that magnitude pruning sets to 0.
+        threshold: of spqr; lower means more outliers.
+        keep_massive: keep the massive rows of W_up and W_gate, which the run names, in 16 bits.
+        skip: modules that are left as they are, by their names in the checkpoint: whole, or `re:` and a pattern.
+        save: write the model as a checkpoint, for spqr packed too, into the run's folder.
+        text, dataset: see `scan`.
+        windows: how many first windows are for measuring.
+        calibration: how many last windows are for calibration.
+        length: tokens of a window, by default 1024.
+        bos: put BOS in front of each window; by default if the tokenizer has one.
+        progress: show a progress bar when the output is a terminal.
+        **options: dtype, device, device_map, revision, trust_remote_code, see `load`.
+
+    Returns:
+        The run, with rows in the tables `effects` (mode is compress) and `compressions`.
+
+    Raises:
+        MonadnockError: on bad input, a run of another model, or a text too short for both purposes.
+
+    Example:
+        >>> run = compress("smollm2", method="absmax", granularity="row")  # doctest: +SKIP
+        >>> run.table("effects").select("method", "metric", "value", "baseline")  # doctest: +SKIP
+    """
+    if not isinstance(method, Method):
+        how: dict[str, Any] = {"granularity": granularity, "bits": bits, "group": group}
+        method = Method.of(method, share=share, threshold=threshold, **how)
+    if windows < 1 or calibration < 1:
+        raise MonadnockError(f"{windows} windows and {calibration} for calibration were asked; give at least 1 each.")
+    check_text(text, dataset)
+    path, known = known_run(model, out)
+    adapter = open_model(model, tokenizer, progress=progress, **options)
+    matrices = _matrices(adapter, skip)
+    source: dict[str, Any] = {"text": text, "dataset": dataset, "length": length, "bos": bos}
+    measured, calibrating = _ends(adapter, source, windows, calibration if method.needs_inputs else 0)
+    run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=length or 1024, **source)
+    with evaluating(adapter.model):
+        check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
+        keep = _massive_rows(run, matrices) if keep_massive else {}
+        job = Job(adapter, method, tuple(matrices), measured, calibrating, keep)
+        if save or not run.has("effects", job.part):
+            with bar(job.label, len(matrices) + 2 * len(measured.ids), progress) as step:
+                job.measure(run, step, save=save)
+    return run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One compressor on one model: what is compressed, on which text it is measured and calibrated, what is kept."""
+
+    adapter: Adapter
+    method: Method
+    matrices: tuple[Matrix, ...]
+    measured: Windows
+    calibrating: Windows | None
+    keep: Rows
+
+    @property
+    def label(self) -> str:
+        """The method in words, with what is spared."""
+        left = sorted(set(find_matrices(self.adapter)) - set(self.matrices))
+        spared = f", without {listed([str(matrix) for matrix in left], 4)}" if left else ""
+        return f"{self.method}{', massive rows kept' if self.keep else ''}{spared}"
+
+    @property
+    def part(self) -> str:
+        """Name of its part of the tables."""
+        told = repr((self.measured.label, self.calibrating and self.calibrating.label, self.method))
+        told += repr(([str(matrix) for matrix in self.matrices], sorted((str(k), v) for k, v in self.keep.items())))
+        return f"{_slug(self.label)[:80]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+    def measure(self, run: Run, step: Callable[[], None], *, save: bool) -> None:
+        """Measure the model as it is and compressed; write both tables, and the model if it is to be saved."""
+        adapter, before, after = self.adapter, Likelihood(), Likelihood()
+        clean = []
+        for window, ids in enumerate(self.measured.ids):
+            clean.append(last_output(adapter, ids))
+            score(adapter, self.measured, window, before, clean[window])
+            step()
+        saving = Saving(self) if save else None
+        take = saving.take if saving else lambda _: None
+        how: dict[str, Any] = {"matrices": self.matrices, "keep": self.keep, "step": step, "take": take}
+        with compressed(adapter, self.method, self.calibrating, **how) as rows:
+            for window, ids in enumerate(self.measured.ids):
+                score(adapter, self.measured, window, after, last_output(adapter, ids), clean[window])
+                step()
+            stored = saving.write(run.path, _slug(self.label)) if saving else None
+        sizes = [matrix.weight(adapter).read().numel() for matrix in self.matrices]
+        bits = sum(row["average_bits"] * size for row, size in zip(rows, sizes, strict=True)) / sum(sizes)
+        found = [
+            ("perplexity", after.perplexity, before.perplexity),
+            ("kl", after.kl, 0.0),
+            ("top1_agreement", after.top1_agreement, 1.0),
+            ("average_bits", bits, 8.0 * adapter.dtype.itemsize),
+            *([("stored_bits", stored, 8.0 * adapter.dtype.itemsize)] if stored else []),
+        ]
+        about = {"mode": "compress", "method": self.label, "targets": f"{len(self.matrices)} matrices"}
+        about["data"] = self.measured.label
+        run.add("compressions", self.part, [{"method": self.label} | row for row in rows])
+        run.add("effects", self.part, [about | {"metric": m, "value": v, "baseline": b} for m, v, b in found])
+
+
+class Saving:
+    """Gathers what spqr made of each matrix, and writes the model as a checkpoint, for spqr packed too."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.packed: dict[Matrix, tuple[Arrays, dict[str, Any]]] = {}
+        self.before = {each: each.weight(job.adapter).read().detach().clone() for each in job.keep}
+
+    def take(self, found: Compressed) -> None:
+        """Keep the packed form of a matrix."""
+        if self.job.method.name == "spqr" and found.rounded is not None:
+            rows = self.before[found.matrix][list(found.kept)] if found.kept else found.rounded.weight[:0]
+            self.packed[found.matrix] = pack_matrix(found.rounded, self.job.method.setting, rows, found.kept)
+
+    def write(self, folder: Path, name: str) -> float | None:
+        """Write the model into the folder of a run, and return the stored bits of a packed weight, if any is packed."""
+        save_checkpoint(self.job.adapter, folder / "checkpoints" / name)
+        return save_packed(self.job.adapter, self.packed, folder / "packed" / name) if self.packed else None
+
+
+def _ends(adapter: Adapter, source: dict[str, Any], windows: int, calibration: int) -> tuple[Windows, Windows | None]:
+    """Return the first windows of the text, and the last ones, which are others."""
+    enough = ALL if source["dataset"] is None else (source["length"] or 1024) * (windows + calibration)
+    whole = text_windows(adapter, tokens=enough, **source)
+    count = min(windows, len(whole.ids))
+    rest = min(calibration, len(whole.ids) - count)
+    if calibration and rest < 1:
+        raise MonadnockError(
+            f"{whole.source} has {len(whole.ids)} windows of {whole.ids.shape[1]} tokens, {windows} of them are for "
+            "measuring and none is left for calibration; give a longer text, fewer --windows or a smaller --length."
+        )
+    calibrating = dataclasses.replace(whole, ids=whole.ids[len(whole.ids) - rest :]) if calibration else None
+    return dataclasses.replace(whole, ids=whole.ids[:count]), calibrating
+
+
+def _matrices(adapter: Adapter, skip: Sequence[str]) -> list[Matrix]:
+    """Return all matrices of the blocks but those that a name or pattern tells to leave."""
+    matrices = find_matrices(adapter)
+    names = {matrix: matrix.name(adapter) for matrix in matrices}
+    try:
+        patterns = [re.compile(each[3:] if each.startswith("re:") else re.escape(each) + r"\Z") for each in skip]
+    except re.error as error:
+        raise MonadnockError(f"A pattern of modules to skip cannot be read: {error}.") from error
+    left = [matrix for matrix in matrices if not any(pattern.match(names[matrix]) for pattern in patterns)]
+    if not left:
+        raise MonadnockError("Every matrix was to be skipped; nothing is left to compress.")
+    return left
+
+
+def _massive_rows(run: Run, matrices: list[Matrix]) -> Rows:
+    """Return the massive rows that a run names, of those matrices of W_up and W_gate that are compressed."""
+    if "massive_weights" not in run.heights():
+        raise MonadnockError(
+            f"{run.path} has no table massive_weights, which names massive rows; scan with the probe start_token."
+        )
+    found = run.table("massive_weights").filter(pl.col("massive"))
+    if not found.height:
+        raise MonadnockError(f"{run.path} names no massive rows; there is nothing to keep.")
+    keep: dict[Matrix, list[int]] = {}
+    for row in found.iter_rows(named=True):
+        for module in ("gate", "up"):
+            matrix = Matrix(row["layer"], module, row["expert"])
+            if matrix in matrices:
+                keep.setdefault(matrix, []).append(row["feature"])
+    return keep
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower().replace("%", "-percent")).strip("-")

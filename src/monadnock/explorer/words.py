@@ -1,0 +1,63 @@
+"""What the page says about a map in words."""
+
+import unicodedata
+from collections.abc import Mapping
+
+from monadnock.explorer.tiles import MOST
+from monadnock.explorer.weights import LEVELS, Weights
+from monadnock.findings.manifest import Manifest
+
+
+def printable(text: str) -> str:
+    """Return `text` with control and direction characters spelled out as escapes; line breaks stay.
+
+    Example:
+        >>> printable("a\\x07")
+        'a\\\\x07'
+    """
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char != "\n" and unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+        else char
+        for char in text
+    )
+
+
+def title(facts: Mapping[str, str]) -> str:
+    """Return what a map is of, as `Layer 11, o`.
+
+    Example:
+        >>> title({"layer": "3", "module": "down", "expert": "7"})
+        'Layer 3, down, expert 7'
+    """
+    expert = f", expert {facts['expert']}" if facts.get("expert") else ""
+    return f"Layer {facts['layer']}, {facts['module']}{expert}"
+
+
+def told(manifest: Manifest, weights: Weights, facts: Mapping[str, str], bits: int) -> dict[str, str]:
+    """Return what a reader needs to know of a map, by label.
+
+    Args:
+        manifest: of its run.
+        weights: the map.
+        facts: of the map.
+        bits: of |code| that the page keeps.
+    """
+    count, width = weights.codes.shape
+    grid = "one grid for each row" if weights.group >= width else f"one grid for {weights.group} columns of a row"
+    if facts.get("axis"):
+        lines = "rows" if facts["axis"] == "row" else "columns"
+        heads = {"Heads": f"{facts['num_heads']} of {facts['d_head']} {lines}"}
+    else:
+        heads = {}
+    steps = LEVELS if bits == MOST else 2**bits - 1
+    model = manifest.model
+    return {
+        "Model": model.id + (f" at {model.revision}" if model.revision else ""),
+        "In the checkpoint": facts.get("name", ""),
+        "Shape": f"{count:,} outputs (rows) x {width:,} inputs (columns)",
+        **heads,
+        "Rounding": f"{weights.bits} bits, {grid}",
+        "Calibration": f"{int(facts.get('tokens') or 0):,} tokens; {facts.get('data', '')}",
+        "Precision here": f"{bits + 1} bits a weight: {steps:,} steps from 0 to the largest |w| of its row",
+    }
