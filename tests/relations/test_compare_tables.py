@@ -14,8 +14,9 @@ from monadnock.relations.compare_tables import BY_NAME, COMPARED, TOLD
 from tests.relations.runs import frames
 from tests.report.conftest import rows
 
-# They list tokens, texts or positions of one text: a row of one run is no row of another.
+# They list tokens, texts or positions of one text, or the largest of one run: a row of one run is no row of another.
 NOT_COMPARED = {"activations", "attention", "generations", "inputs", "maps", *(table.name for table in READ)}
+NOT_COMPARED |= {"sensitivity_lines", "patterns", "prescriptions"}
 VALUES = [(spec, value) for spec in COMPARED for value in spec.values]
 
 

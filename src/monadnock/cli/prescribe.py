@@ -58,7 +58,7 @@ def where(row: dict) -> str:
     told += "" if row["expert"] is None else f" expert {row['expert']}"
     told += "" if row["rows"] is None else f", rows {row['rows']}"
     if row["action"] == "keep_sinks":
-        return f"KV cache, {row['amount']:g} tokens"
+        return f"KV cache, {row['amount']:g} token{'s' * (row['amount'] > 1)}"
     if row["action"] in ("rotate", "no_rotation"):
         return f"{row['amount']:g} bits"
     return told

@@ -153,8 +153,9 @@ class Job:
                 score(adapter, self.measured, window, after, last_output(adapter, ids), clean[window])
                 step()
             stored = saving.write(run.path, _slug(self.label)) if saving else None
-        sizes = [matrix.weight(adapter).read().numel() for matrix in self.matrices]
-        bits = sum(row["average_bits"] * size for row, size in zip(rows, sizes, strict=True)) / sum(sizes)
+        sizes = {matrix: matrix.weight(adapter).read().numel() for matrix in find_matrices(adapter)}
+        took = {matrix: row["average_bits"] for matrix, row in zip(self.matrices, rows, strict=True)}
+        bits = sum(took.get(matrix, 16.0) * size for matrix, size in sizes.items()) / sum(sizes.values())
         found = [
             ("perplexity", after.perplexity, before.perplexity),
             ("kl", after.kl, 0.0),

@@ -100,6 +100,8 @@ def patterns(run: Run, facts: Mapping[str, str], shape: tuple[int, ...]) -> list
 def _pattern(row: Mapping[str, Any], shape: tuple[int, ...]) -> Pattern:
     box = None if row["pattern"] == "unstructured" else _box(row, shape)
     score = "" if row["score"] is None else f"score {number(row['score'])}"
+    if row["pattern"] == "unstructured" and score:
+        score = f"{row['score']:.0%} of the variance of log s"
     chance = "" if row["p_value"] is None else f"p {number(row['p_value'])}"
     aligned = "keeps to heads" if row["aligned"] else ""
     kind = KINDS.get(row["kind"], row["kind"])
@@ -127,7 +129,7 @@ def _box(row: Mapping[str, Any], shape: tuple[int, ...]) -> list[int] | None:
 
 def _label(row: Mapping[str, Any], box: list[int] | None, shape: tuple[int, ...]) -> str:
     if row["pattern"] == "unstructured":
-        return "what rows, columns and blocks leave of the variance"
+        return "what rows, columns and blocks leave"
     parts = [] if row["head"] is None else [f"head {row['head']}"]
     if box is not None:
         for axis, start, end, length in zip(("row", "column"), box[::2], box[1::2], shape, strict=True):

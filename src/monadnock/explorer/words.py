@@ -7,6 +7,8 @@ from monadnock.explorer.tiles import MOST
 from monadnock.explorer.weights import LEVELS, Weights
 from monadnock.findings.manifest import Manifest
 
+_DIGITS = 19  # of a revision, which tell it apart; the run's manifest has them all
+
 
 def printable(text: str) -> str:
     """Return `text` with control and direction characters spelled out as escapes; line breaks stay.
@@ -53,7 +55,7 @@ def told(manifest: Manifest, weights: Weights, facts: Mapping[str, str], bits: i
     steps = LEVELS if bits == MOST else 2**bits - 1
     model = manifest.model
     return {
-        "Model": model.id + (f" at {model.revision}" if model.revision else ""),
+        "Model": model.id + (f" at {model.revision[:_DIGITS]}" if model.revision else ""),
         "In the checkpoint": facts.get("name", ""),
         "Shape": f"{count:,} outputs (rows) x {width:,} inputs (columns)",
         **heads,

@@ -128,7 +128,7 @@ def patterns(_manifest: Manifest, tables: Tables) -> str:
     table = tables["patterns"].filter(pl.col("pattern") != "unstructured")
     if not table.height:
         return ""
-    matrices = table.group_by(*_KEY, *_SETTING, "module", "pattern").agg(pl.col("found").any())
+    matrices = table.group_by(*_KEY, *_SETTING, "pattern").agg(pl.col("found").any())
     parts = []
     for pattern in ("attention_head", "rotary", "row", "partial_row", "column"):
         here = matrices.filter(pl.col("pattern") == pattern)

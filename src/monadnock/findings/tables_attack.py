@@ -4,7 +4,7 @@ from monadnock.findings.columns import INT, REAL, TEXT, Table
 
 # What an attack was; the same columns in every table of attacks.
 ATTACK = (
-    ("mode", TEXT, "what was done: none (the clean model), zero, retain, random, ...: see docs/attack.md"),
+    ("mode", TEXT, "what was done: none (the clean model), zero, retain, random, ...: docs/attack.md; or compress"),
     ("layer", INT, "0-based layer that was changed; null for none, and where several were (see targets)"),
     ("expert", INT, "0-based expert that was changed; null in dense layers"),
     ("k", INT, "how many rows, weights, features or positions were changed (retain: kept), in each layer"),

@@ -56,10 +56,14 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
     def give(*args: Any, **kwargs: Any) -> Any:
         return copied(output, (args[0] if args else kwargs["hidden_states"]).device)
 
+    def skip(*args: Any, **kwargs: Any) -> Any:
+        states = args[0] if args else kwargs["hidden_states"]
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
     # accelerate puts a function of its own on the modules of layers that it moves
     before = [(module, vars(module).get("forward")) for module in list(adapter.layers)[: layer + 1]]
     for module, _ in before:
-        module.forward = give
+        module.forward = give if module is adapter.layers[layer] else skip
     try:
         yield
     finally:

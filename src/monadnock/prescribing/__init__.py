@@ -6,9 +6,9 @@ from pathlib import Path
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
 from monadnock.prescribing.keeping import keep_modules
-from monadnock.prescribing.massive import massive_rows
-from monadnock.prescribing.naming import ignored
-from monadnock.prescribing.prescription import Findings, ranked
+from monadnock.prescribing.massive import massive_rows, measured_modules
+from monadnock.prescribing.naming import CONV1D, ignored
+from monadnock.prescribing.prescription import Findings, Prescription, ranked
 from monadnock.prescribing.recipe import STRATEGIES, Recipe, Strategy, read_recipe, write_recipe
 from monadnock.prescribing.scales import activation_scales, weight_scales
 from monadnock.prescribing.sinks import sinks
@@ -21,6 +21,7 @@ READ = (
 )  # fmt: skip
 JUDGED = ("compressions", "features", "heads", "massive_weights", "sensitivity", "weights")
 GROUPS = (128, 64, 32, 16)  # columns of a group, the first that fits
+NOTHING = "the recipe rounds nothing there, while `monadnock compress` follows it all the same."
 PART = "recipe"  # one table stands beside one recipe
 
 
@@ -81,9 +82,14 @@ def prescriptions(run: Run, *, bits: int = 4, granularity: str = "row") -> tuple
     group = _group(tables, run) if strategy == "group" else None
     found = Findings(tables, run.manifest, bits, strategy, group, shlex.quote(str(run.path)))
     told = [*keep_modules(found), *weight_scales(found), *activation_scales(found), *sinks(found), *massive_rows(found)]
+    told += measured_modules(found)
+    family = run.manifest.model.family
+    if family in CONV1D:
+        told.append(
+            Prescription("not_judged", f"llm-compressor rounds Linear layers; {family} stores Conv1D: {NOTHING}")
+        )
     rows = ranked(told)
     kept = [row for row in rows if row["action"] == "keep_module"]
-    family = run.manifest.model.family
     return rows, Recipe(bits, strategy, group, ignore=ignored(kept, family, lambda role: _path(family, role)))
 
 

@@ -7,8 +7,8 @@ from monadnock.prescribing.keeping import FUSED
 
 PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
 HEAD = "lm_head"
+CONV1D = ("gpt2",)  # families whose matrices llm-compressor does not see: no layer of theirs is a Linear
 OUTSIDE = {"opt": (r"re:.*\.project_(in|out)$",)}  # linear layers outside the blocks, beside the head
-SIBLINGS = {role: tuple(each for each in FUSED if FUSED[each] == what) for role, what in FUSED.items()}
 
 
 def literal(name: str) -> str:
@@ -66,8 +66,8 @@ def ignored(kept: Iterable[dict], family: str, path: Callable[[str], str | None]
             entries.append(experts_of(row["name"]) if experts else literal(row["name"]))
         else:
             entries.append(_unnamed(row["layer"], row["module"], path, experts=experts))
-        siblings = () if experts else SIBLINGS.get(row["module"], ())
-        missing = [role for role in siblings if (row["layer"], role) not in named]
+        siblings = () if experts else FUSED.get(row["module"], ())
+        missing = [role for role in sorted(siblings) if (row["layer"], role) not in named]
         entries += [_unnamed(row["layer"], role, path) for role in missing]
     return tuple(dict.fromkeys(entry for entry in entries if entry))
 

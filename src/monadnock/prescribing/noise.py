@@ -1,4 +1,4 @@
-"""How much noise rounding each matrix would make, in numbers that can be compared across layers."""
+"""How much noise rounding each matrix puts into the residual, which can be compared across layers."""
 
 import re
 from dataclasses import dataclass
@@ -8,11 +8,13 @@ import polars as pl
 from monadnock.prescribing.prescription import Findings
 
 KEY = ["layer", "module", "expert"]
-WRITERS = ("o", "down")  # they write to the residual; the others are read inside the layer
+# The matrix behind which what a matrix does reaches the residual, and the norm that some families have there.
+WRITER = {"q": "o", "k": "o", "v": "o", "o": "o", "gate": "down", "up": "down", "down": "down"}
+BEHIND = {"o": "attn_output", "down": "mlp_output"}
 NORMAL_MEDIAN = 0.6745  # median |x| of a Gaussian with standard deviation 1
 MIN_MATRICES = 8  # a median over fewer says nothing
 ROUNDERS = ("absmax", "rtn", "gptq")  # compressors whose output errors are taken, the nearest to a recipe's first
-BEHIND = ("attn_output", "mlp_output")
+WEIGHTS = "weights.w8_error"
 
 
 @dataclass(frozen=True)
@@ -20,25 +22,33 @@ class Noise:
     """What rounding each matrix costs.
 
     Attributes:
-        table: layer, module, expert, name, noise, evidence: one row for each matrix.
-        how: what was measured, as a clause.
+        table: layer, module, expert, name, noise: one row for each matrix.
+        evidence: tables and columns that it is taken from.
+        of: what the noise is a share of, in words.
+        how: what was measured, in words.
     """
 
     table: pl.DataFrame
+    evidence: str
+    of: str
     how: str
 
 
 def noise(found: Findings) -> Noise | None:
     """Return the noise of every matrix from the best evidence that a run has; None if it has none.
 
-    Totals of the table `sensitivity` are in squares of each layer's own output and do not compare across layers.
-    Matrices that are read inside a layer (q, k, v, gate, up) are told by noise over the power of their own output.
-    Those that write to the residual (o, down) are told by noise over the power of the ordinary residual behind their
-    layer, (median|h| / 0.6745)^2 for each feature: their own output is that of the massive token for the most part,
-    which hides what the noise does. Not so where a norm stands behind attention and MLP, as it sets the size anew.
+    The table `sensitivity` tells noise against the power of a layer's own output. That does not compare across layers,
+    and a massive token hides it: most of the output's power is that token's. So noise is told against the power of
+    the residual of an ordinary token behind the layer, hidden_size * (median|h| / 0.6745)^2:
 
-    Output errors of a compressor with these bits take the place of the sensitivity where there are any. With one scale
-    for the tensor, noise grows by the square of w8_error of the tensor over that of its rows.
+    - o and down add their noise to the residual: total / that power.
+    - q, k, v reach it through o, and gate, up through down: relative * (power of what these two give / that power),
+      where the ratio is at most 1, as ordinary tokens get no more than they have.
+    - Where a norm stands behind attention and MLP, it sets the size of what is added: relative * (median gain /
+      (median|h| / 0.6745))^2 for all matrices, the ratio at most 1.
+
+    Output errors of a compressor with these bits and scales take the place of `relative` where there are any. With one
+    scale for the tensor, noise grows by the square of w8_error of the tensor over that of its rows.
     """
     return _weighed(found) or _outputs_alone(found) or _weights_alone(found)
 
@@ -48,33 +58,33 @@ def _weighed(found: Findings) -> Noise | None:
     table = found.get("sensitivity")
     if table is None:
         return None
-    plain = table.filter(pl.col("kind") == "plain", pl.col("relative") > 0, pl.col("total").is_finite())
+    plain = table.filter(
+        pl.col("kind") == "plain",
+        pl.col("bits").is_not_null(),
+        pl.col("relative") > 0,
+        pl.col("relative").is_finite(),
+        pl.col("total").is_finite(),
+    )
     chosen = _setting(found, plain)
     if chosen is None:
         return None
     rows, how = chosen
-    noise = pl.col("relative")
-    evidence = pl.lit("sensitivity.relative")
+    rows = rows.with_columns(output=pl.col("total") / pl.col("relative"), noise="relative")
+    evidence = "sensitivity.relative"
     outputs = _outputs(found)
-    scale = pl.lit(1.0)
     if outputs is not None:
         errors, method = outputs
         rows = rows.join(errors, on=KEY, how="left", nulls_equal=True)
-        scale = (pl.col("output_error") / pl.col("relative")).fill_null(1.0)
-        evidence = (
-            pl.when(pl.col("output_error").is_null()).then(evidence).otherwise(pl.lit("compressions.output_error"))
-        )
-        how = f"measured with {method}"
+        rows = rows.with_columns(noise=pl.col("output_error").fill_null(pl.col("relative")))
+        evidence, how = f"compressions.output_error, {evidence}", f"measured with {method}"
     elif found.strategy == "tensor":
-        rows, scale = _by_tensor(found, rows)
-    residual = _residual(found)
-    if residual is not None:
-        rows = rows.join(residual, on="layer", how="left")
-        writes = pl.col("module").is_in(WRITERS) & (pl.col("power") > 0)
-        noise = pl.when(writes).then(pl.col("total") / pl.col("power")).otherwise(noise)
-        if outputs is None:
-            evidence = pl.when(writes).then(pl.lit("sensitivity.total")).otherwise(evidence)
-    return Noise(rows.select(*KEY, "name", noise=noise * scale, evidence=evidence), how)
+        rows = rows.with_columns(noise=pl.col("noise") * _by_tensor(found, rows))
+        evidence, how = f"{evidence}, {WEIGHTS}", f"{how}, carried over to one scale per tensor"
+    shares = _shares(found, rows)
+    if shares is None:
+        return Noise(rows.select(*KEY, "name", "noise"), evidence, "its own output's power", how)
+    told = rows.with_columns(noise=pl.col("noise") * shares).select(*KEY, "name", "noise")
+    return Noise(told, f"{evidence}, layers.median", "the residual's power in an ordinary token", how)
 
 
 def _setting(found: Findings, plain: pl.DataFrame) -> tuple[pl.DataFrame, str] | None:
@@ -99,36 +109,61 @@ def _outputs(found: Findings) -> tuple[pl.DataFrame, str] | None:
     table = found.get("compressions")
     if table is None:
         return None
-    place = rf"group {found.group or ''}\d*" if found.strategy == "group" else found.strategy
-    known = table.filter(pl.col("output_error").is_not_null(), pl.col("kept_rows").fill_null(0) == 0)
+    shared = rf"group {found.group}" if found.strategy == "group" else found.strategy
+    known = table.filter(pl.col("output_error").is_finite(), pl.col("kept_rows").fill_null(0) == 0)
     for name in ROUNDERS:
-        pattern = f"^{name} {found.bits} bits {place}$"
-        for method in sorted(str(each) for each in known["method"].unique() if re.match(pattern, str(each))):
+        pattern = rf"{name} {found.bits} bits {shared}(, without .*)?"
+        for method in sorted(each for each in known["method"].unique() if each and re.fullmatch(pattern, each)):
             rows = known.filter(pl.col("method") == method).unique(KEY, keep="first")
             if rows.height >= MIN_MATRICES:
                 return rows.select(*KEY, "output_error"), method
     return None
 
 
-def _by_tensor(found: Findings, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.Expr]:
-    """Add how much more noise one scale for the tensor makes than one per row."""
+def _by_tensor(found: Findings, rows: pl.DataFrame) -> pl.Series:
+    """Return how much more noise one scale for the tensor makes than one per row; 1 where that is not known."""
     weights = found.get("weights")
     if weights is None:
-        return rows, pl.lit(1.0)
-    tensor = weights.filter(pl.col("axis") == "tensor").select(*KEY, tensor="w8_error")
-    row = weights.filter(pl.col("axis") == "row").select(*KEY, row="w8_error")
-    joined = rows.join(tensor, on=KEY, how="left", nulls_equal=True).join(row, on=KEY, how="left", nulls_equal=True)
-    return joined, ((pl.col("tensor") / pl.col("row")) ** 2).fill_null(1.0).fill_nan(1.0)
+        return pl.Series([1.0] * rows.height)
+    errors = {
+        axis: rows.join(weights.filter(pl.col("axis") == axis), on=KEY, how="left", nulls_equal=True)["w8_error"]
+        for axis in ("tensor", "row")
+    }
+    ratio = (errors["tensor"] / errors["row"]) ** 2
+    return ratio.set(~ratio.is_finite().fill_null(False), 1.0)
 
 
-def _residual(found: Findings) -> pl.DataFrame | None:
-    """Return the power of an ordinary token's residual behind each layer; None where it is no measure."""
-    layers, norms = found.get("layers"), found.get("norms")
-    if layers is None or (norms is not None and norms["norm"].is_in(BEHIND).any()):
+def _shares(found: Findings, rows: pl.DataFrame) -> pl.Series | None:
+    """Return the power of what each matrix has a part in over that of an ordinary residual; None if that is not known.
+
+    Args:
+        found: all tables.
+        rows: layer, module, expert, output: the power of the matrix's own output.
+    """
+    layers = found.get("layers")
+    if layers is None:
         return None
-    residual = layers.filter(pl.col("stream") == "residual", pl.col("median") > 0)
-    power = found.manifest.model.hidden_size * (pl.col("median") / NORMAL_MEDIAN) ** 2
-    return residual.select("layer", power=power) if residual.height else None
+    medians = layers.filter(pl.col("stream") == "residual", pl.col("median") > 0)
+    size = {row["layer"]: row["median"] / NORMAL_MEDIAN for row in medians.to_dicts()}
+    outputs = {(row["layer"], row["module"], row["expert"]): row["output"] for row in rows.to_dicts()}
+    norms = found.get("norms")
+    known = [] if norms is None else norms.filter(pl.col("norm").is_in(list(BEHIND.values()))).to_dicts()
+    gains = {(row["layer"], row["norm"]): row["median"] for row in known}
+
+    def share(layer: int, module: str, expert: int | None) -> float:
+        writer = WRITER.get(module, module)
+        gain = gains.get((layer, BEHIND.get(writer)))
+        if layer not in size:
+            return 1.0
+        if gain is not None:
+            return min(1.0, (gain / size[layer]) ** 2)
+        output = outputs.get((layer, writer, expert))
+        if output is None:
+            return 1.0
+        ratio = output / (found.manifest.model.hidden_size * size[layer] ** 2)
+        return ratio if writer == module else min(1.0, ratio)
+
+    return pl.Series([share(*row) for row in rows.select(KEY).rows()], dtype=pl.Float64) if size else None
 
 
 def _outputs_alone(found: Findings) -> Noise | None:
@@ -138,9 +173,8 @@ def _outputs_alone(found: Findings) -> Noise | None:
         return None
     rows, method = outputs
     named = found.tables["compressions"].select(*KEY, "name").unique(KEY, keep="first")
-    rows = rows.join(named, on=KEY, how="left", nulls_equal=True)
-    evidence = pl.lit("compressions.output_error")
-    return Noise(rows.select(*KEY, "name", noise="output_error", evidence=evidence), f"measured with {method}")
+    told = rows.join(named, on=KEY, how="left", nulls_equal=True).select(*KEY, "name", noise="output_error")
+    return Noise(told, "compressions.output_error", "its own output's power", f"measured with {method}")
 
 
 def _weights_alone(found: Findings) -> Noise | None:
@@ -152,6 +186,5 @@ def _weights_alone(found: Findings) -> Noise | None:
     rows = weights.filter(pl.col("axis") == axis, pl.col("w8_error").is_finite(), pl.col("module") != "router")
     if rows.height < MIN_MATRICES:
         return None
-    square, name = pl.col("w8_error") ** 2, pl.lit(None, dtype=pl.String)
-    told = rows.select(*KEY, name=name, noise=square, evidence=pl.lit("weights.w8_error"))
-    return Noise(told, f"of the weights alone, at 8 bits, one scale per {axis}")
+    told = rows.select(*KEY, pl.lit(None, dtype=pl.String).alias("name"), noise=pl.col("w8_error") ** 2)
+    return Noise(told, WEIGHTS, "its own power", f"at 8 bits, one scale per {axis}")

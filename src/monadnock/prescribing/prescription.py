@@ -1,6 +1,7 @@
 """One thing to do before a model is quantised, with its evidence, and what every rule reads."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -12,6 +13,7 @@ from monadnock.prescribing.recipe import Strategy
 # What can be told, the most important first: rows of the table are sorted by this.
 ACTIONS = (
     "keep_module",
+    "modules_helped",
     "keep_rows",
     "per_row",
     "rotate",
@@ -20,6 +22,7 @@ ACTIONS = (
     "measure_rows",
     "no_room",
     "no_module",
+    "modules_idle",
     "no_rows",
     "no_rotation",
     "per_tensor",
@@ -60,8 +63,9 @@ class Prescription:
 
     @property
     def weight(self) -> tuple[int, float]:
-        """What prescriptions are sorted by: the action, then how far beyond its bound."""
-        ratio = self.value / self.bound if self.value is not None and self.bound else 0.0
+        """What prescriptions are sorted by: the action, then how far beyond its bound; measured ones stay in order."""
+        measured = self.evidence is not None and self.evidence.startswith("effects")
+        ratio = self.value / self.bound if self.value is not None and self.bound and not measured else 0.0
         return ACTIONS.index(self.action), -ratio if math.isfinite(ratio) else 0.0
 
 
@@ -90,9 +94,9 @@ class Findings:
         found = self.tables.get(name)
         return found if found is not None and found.height else None
 
-    def command(self, verb: str) -> str:
+    def command(self, verb: str, options: str = "") -> str:
         """Return the command that would add to this run what is missing."""
-        return f"`monadnock {verb} {self.manifest.model.id} --out {self.where}`"
+        return f"`monadnock {verb} {shlex.quote(self.manifest.model.id)} {options}--out {self.where}`"
 
 
 def ranked(prescriptions: list[Prescription]) -> list[dict]:

@@ -102,8 +102,8 @@ def _weight_rotation(found: Findings, matrices: pl.DataFrame) -> list[Prescripti
     median = _median(values)
     called = median > GAUSSIAN_RATIO
     told = (
-        f"Rows of the median matrix round {median:.2f} times as badly as Gaussian ones of their length, those of "
-        f"{_place(worst)} {largest:.2f} times: no rotation of the weights gains more than this."
+        f"rows of the median matrix round {median:.2f} times as badly as Gaussian ones of their length, those of "
+        f"{_place(worst)} {largest:.2f} times: no random rotation gains more than this."
     )
     action = "rotate" if called else "no_rotation"
     return [Prescription(action, f"For weights: {told}", WEIGHTS, median, GAUSSIAN_RATIO, amount=float(found.bits))]
@@ -203,7 +203,10 @@ def _rotation(found: Findings, places: pl.DataFrame, bits: int) -> Prescription:
         f"times (feature {worst['feature']} of {worst['stream']}, layer {worst['layer']})"
     )
     if share > ROTATE_SHARE:
-        told += ": scales per token do not help, a rotation (QuaRot, SpinQuant) does." + _unfolded(found)
+        told += (
+            ": a rotation (QuaRot, SpinQuant) is called for, as scales per token do not reach this. What it buys is "
+        )
+        told += "not measured." + _unfolded(found)
         return Prescription("rotate", told, FEATURES, share, ROTATE_SHARE, amount=float(bits))
     told += ": no rotation is called for" + ("; keep the inputs of these in 16 bits." if beyond.height else ".")
     return Prescription("no_rotation", told, FEATURES, share, ROTATE_SHARE, amount=float(bits))

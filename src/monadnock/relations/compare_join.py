@@ -15,6 +15,7 @@ from monadnock.relations.compare_tables import BY_NAME, COMPARED, Compared, Valu
 
 OWN_LAYER = "massive layer"  # where an attack was, if that is the massive layer of its run
 MISSING = "does not have it"
+_OWN = ("sensitivity_lines", "patterns", "prescriptions")
 _SHAPES = {
     "num_layers": "layers",
     "num_heads": "heads",
@@ -65,6 +66,7 @@ def spec_of(table: str) -> Compared:
     """Return how a table is compared; a `MonadnockError` for one that is not, with the nearest that are."""
     if table not in BY_NAME:
         why = "lists tokens of its own text" if table in TABLES else "does not exist"
+        why = "lists what stands out in its own run" if table in _OWN else why
         raise MonadnockError(f"Table {table!r} cannot be compared, as it {why}: {nearest(table, BY_NAME)}")
     return BY_NAME[table]
 

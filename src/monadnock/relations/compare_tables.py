@@ -225,6 +225,18 @@ COMPARED: tuple[Compared, ...] = (
             *_values("ratio", "baseline"),
         ),
     ),
+    Compared(
+        "sensitivity",
+        ("layer", "module", "expert", "kind", "bits", "group", "data"),
+        (*_values("ratio", "relative"), *_values("difference", "top_1e3")),
+        (*LAYERS, "num_experts"),
+    ),
+    Compared(
+        "compressions",
+        ("method", "layer", "module", "expert"),
+        (*_values("difference", "average_bits"), *_values("ratio", "weight_error", "output_error")),
+        (*LAYERS, "num_experts"),
+    ),
     Compared("chain", ("link", "metric", "data"), _values("ratio", "before", "after", "control")),
 )
 

@@ -31,6 +31,12 @@ def effects(findings: Findings) -> list[Block]:
     return [*blocks, *_tables(table), *_published(findings.manifest.model.id)]
 
 
+def _made(findings: Findings) -> bool:
+    """Say whether the run has attacks: rows of compressors are none."""
+    table = findings["effects"]
+    return table.is_empty() or placed(table).height > 0
+
+
 def _charts(rows: pl.DataFrame, singles: pl.DataFrame, title: str, num_k: list[int]) -> list[Block]:
     """Draw one metric on one text or task, a chart for each place that was attacked, all with the same y axis."""
     name, data = rows.row(0, named=True)["metric"], rows.row(0, named=True)["data"]
@@ -167,5 +173,6 @@ SECTIONS = (
         ("effects",),
         "The table has no rows: no attack was made.",
         effects,
+        _made,
     ),
 )

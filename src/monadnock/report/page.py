@@ -27,16 +27,20 @@ from monadnock.report import (
     charts_attention,
     charts_bands,
     charts_chain,
+    charts_compress,
     charts_consistency,
     charts_depth,
     charts_first_token,
     charts_lens,
     charts_life,
     charts_massive,
+    charts_patterns,
+    charts_prescribe,
     charts_readings,
     charts_rotary,
     charts_router,
     charts_selecting,
+    charts_sensitivity,
     charts_similarity,
     charts_sinks,
     charts_studies,
@@ -73,6 +77,10 @@ SECTIONS: tuple[Section, ...] = (
     *charts_router.SECTIONS,
     *charts_weights.SECTIONS,
     *charts_depth.SECTIONS,
+    *charts_sensitivity.SECTIONS,
+    *charts_patterns.SECTIONS,
+    *charts_compress.SECTIONS,
+    *charts_prescribe.SECTIONS,
 )
 
 
@@ -112,7 +120,7 @@ def write_page(page: str, path: Path) -> Path:
 def render(run: Run) -> str:
     """Return the page of a run as HTML."""
     findings = Findings(run.manifest, {name: run.table(name) for name in run.heights() if name in TABLES})
-    measured = [section for section in SECTIONS if any(name in findings.tables for name in section.tables)]
+    measured = [section for section in SECTIONS if _measured(section, findings)]
     present = [section for section in measured if section.empty or not _empty(section, findings)]
     return fill(
         [(section, _drawn(section, findings)) for section in present],
@@ -162,6 +170,10 @@ def fill(sections: Iterable[tuple[Any, list[Block]]], manifest: Manifest, **told
         allowed=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
         **told,
     )
+
+
+def _measured(section: Section, findings: Findings) -> bool:
+    return any(name in findings.tables for name in section.tables) and section.when(findings)
 
 
 def _empty(section: Section, findings: Findings) -> bool:

@@ -31,8 +31,8 @@ class Key:
     Attributes:
         label: what the mark stands for.
         colour: its colour.
-        mark: solid, dashed, dotted or dotdash (lines), dot, ring, area, diamond and flag (white with a black edge), or
-            faint and own (of words).
+        mark: solid, dashed, dotted or dotdash (lines), dot, ring, area, diamond and flag (white with a black edge),
+            faint and own (of words), or bare (a shape alone).
         shape: the marker on a line: circle, square, diamond, triangle, inverted_triangle, hex or star; or none.
     """
 
@@ -123,6 +123,7 @@ class Section:
         tables: the tables it is drawn from; without any of them it is left out.
         empty: the sentence that stands there when all of them have no rows; without one the section is left out then.
         draw: makes the blocks from the findings.
+        when: says whether the tables hold what it is about, where they hold other things too; if not, it is left out.
     """
 
     key: str
@@ -131,6 +132,7 @@ class Section:
     tables: tuple[str, ...]
     empty: str
     draw: Callable[[Findings], list[Block]]
+    when: Callable[[Findings], bool] = lambda _: True
 
 
 def meaning(table: str, *columns: str) -> tuple[str, ...]:

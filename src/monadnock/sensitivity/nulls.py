@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 SAME = 1e-5  # scores that differ by less are equal: sums in another order
+WIDE = 2.0  # ours: a part of a row is wide if its median |w| is so many times that of the same part of other rows
+LEAST_PART = 8  # columns
 CHUNK = 2**20  # permuted entries in memory at a time
 
 Score = Callable[[Tensor], Tensor]
@@ -60,6 +62,35 @@ class Rolls:
         """
         offsets = torch.randint(self.rows, self.columns.shape, generator=generator)
         return self.windows[self.columns, offsets.to(self.columns.device)].t().contiguous()
+
+
+def without_wide_parts(weight: Tensor, blocks: Tensor) -> Tensor:
+    """Return the weights with wide parts of rows scaled down to the width that the part has in the median row.
+
+    A row that is wide as a whole would hide itself: rolled, each of its weights would widen the grid of another row. A
+    single huge weight makes no part wide, and stays as it is. Parts are halves of blocks, so that they need not keep
+    to the borders of heads.
+
+    Args:
+        weight: [row, column].
+        blocks: of each column, [column], in order.
+
+    Example:
+        >>> weight = torch.tensor([[1.0, -1.0, 9.0], [1.0, 1.0, 1.0], [4.0, 5.0, 6.0]])
+        >>> without_wide_parts(weight, torch.tensor([0, 0, 0]))[:, 2].tolist()
+        [9.0, 1.0, 1.2000000476837158]
+    """
+    sizes = [size for count in blocks.bincount().tolist() for size in _halves(count)]
+    parts = weight.abs().split(sizes, dim=1)
+    width = torch.stack([part.median(1).values for part in parts], dim=1)  # [row, block]
+    ordinary = width.median(0).values
+    wide = (width > WIDE * ordinary) & (ordinary > 0)
+    narrower = torch.where(wide, ordinary / width, 1.0)
+    return weight * narrower.repeat_interleave(torch.tensor(sizes, device=weight.device), dim=1)
+
+
+def _halves(count: int) -> list[int]:
+    return [count] if count < 2 * LEAST_PART else [count // 2, count - count // 2]
 
 
 def rolled_chances(

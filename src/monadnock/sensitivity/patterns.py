@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from monadnock.sensitivity import scores as of
-from monadnock.sensitivity.nulls import Chance, permuted_chance, rolled_chances, spread_sample
+from monadnock.sensitivity.nulls import (
+    CHUNK,
+    Chance,
+    permuted_chance,
+    rolled_chances,
+    spread_sample,
+    without_wide_parts,
+)
 from monadnock.sensitivity.shape import Heads
 
 P_VALUE = 0.01  # found: chance makes the like at most this often ...
@@ -46,8 +53,9 @@ def find_patterns(
     most and a score of LEAST_RATIO (LEAST_CORRELATION) at least.
 
     row: mean of a row over the median of all rows. The null rolls the weights of each column by an offset of its own
-    and asks for their s again. So the ranges that rows have by chance are part of it, and a row that only owes its
-    wide grid to one huge weight is no pattern: chance puts that weight in some row too.
+    and asks for their s again, after wide parts of rows were scaled down (`without_wide_parts`). So the ranges that
+    rows have by chance are part of it, and a row that only owes its wide grid to one huge weight is no pattern: chance
+    puts that weight in some row too.
     partial_row: mean of a row in a block of columns, over what row and block let expect; the same null. Blocks are the
     heads of W_o, elsewhere about 64 columns wide. Aligned: a head has a larger score than the two stretches of the
     same row that begin half a head before and behind it.
@@ -124,12 +132,16 @@ class _Looked:
             return of.part_scores(levels, blocks)
 
         def redrawn(rolled: Tensor) -> Tensor:
-            return rolled if redraw is None else of.levels_of(redraw(rolled, columns), self.floor)
+            if redraw is None:
+                return rolled
+            some = rolled.split(max(1, CHUNK // len(columns)))  # small enough for fast memory
+            return torch.cat([of.levels_of(redraw(each, columns), self.floor) for each in some])
 
         levels = self.levels[:, columns]
-        source = levels if redraw is None else weight[:, columns]
-        if len(columns) < width:
-            levels = redrawn(source)
+        source = levels
+        if redraw is not None:
+            source = without_wide_parts(weight[:, columns], blocks)
+            levels = levels if len(columns) == width else redrawn(weight[:, columns])
         wanted = [of.line_scores, parts] if count > 1 else [of.line_scores]
         chances = rolled_chances(source, redrawn, wanted, self.permutations, self.generator)
         found = _told("row", "row", of.line_scores(levels), chances[0], lambda row: _place((row, row + 1), (0, width)))
