@@ -64,7 +64,7 @@ def test_what_experts_read_is_what_is_routed_to_them(model_type):
     watch = {Site(Stream.MLP_INPUT, 1): hidden.append, Site(Stream.DOWN_PROJ_INPUT, 1): routed.append}
     with observe(adapter, watch):
         adapter.forward(text.ids[0])
-    wanted = [matrix for matrix in find_matrices(adapter, [1], ["up"])]
+    wanted = list(find_matrices(adapter, [1], ["up"]))
     (inputs,) = walk(adapter, text, wanted)
     for matrix in wanted:
         rows = hidden[0].values[routed[0].position[routed[0].expert == matrix.expert]].double()

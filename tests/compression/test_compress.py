@@ -80,7 +80,16 @@ def test_attacks_and_compressors_share_a_table_and_do_not_mix(run_it, text, tmp_
     from monadnock.attacking import attack
 
     adapter = make()
-    attack(adapter, out=tmp_path / "run", text=text, tokens=72, length=LENGTH, ks=[1], metrics=["perplexity"], modes=["zero"])
+    attack(
+        adapter,
+        out=tmp_path / "run",
+        text=text,
+        tokens=72,
+        length=LENGTH,
+        ks=[1],
+        metrics=["perplexity"],
+        modes=["zero"],
+    )
     run = run_it(adapter)
     told = str(run.summary())
     assert "Attacks" in told and "compress with" not in told
@@ -97,7 +106,14 @@ def test_a_saved_checkpoint_loads_again_and_is_the_compressed_model(run_it, mode
     ids = torch.arange(3, 20)
     with compressed(adapter, Method.of("absmax", granularity="row", bits=4)):
         torch.testing.assert_close(again.forward(ids, keep=17), adapter.forward(ids, keep=17))
-    assert scan(str(folder), out=run.path.parent / "again", probes=["weights"], tokens=72, length=24, text=_source(run_it)["text"])
+    assert scan(
+        str(folder),
+        out=run.path.parent / "again",
+        probes=["weights"],
+        tokens=72,
+        length=24,
+        text=_source(run_it)["text"],
+    )
 
 
 @pytest.mark.parametrize("model_type", ["llama", "phi3", "gpt2", "mixtral", "falcon"])

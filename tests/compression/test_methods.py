@@ -40,7 +40,9 @@ def test_absmax_is_the_formula_of_the_paper(rows, columns, bits, seed):
     for row, found in zip(weight, by_row, strict=True):
         torch.testing.assert_close(found[None], absmax(row[None], bits, whole=True))
     assert ((by_row - weight).abs() <= 0.5001 * weight.abs().amax(1, keepdim=True) / top + 1e-7).all()
-    assert (by_row.unique().numel() <= rows * (2 * top + 1)) and torch.equal(absmax(torch.zeros(2, 2)), torch.zeros(2, 2))
+    assert (by_row.unique().numel() <= rows * (2 * top + 1)) and torch.equal(
+        absmax(torch.zeros(2, 2)), torch.zeros(2, 2)
+    )
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.floats(0, 0.99), st.booleans(), st.integers(0, 99))

@@ -51,6 +51,7 @@ def visit(browser):
             wrong.append(message.text)
 
     def open_page(file, address="", *, width=1280, height=900, alarm="", **options):
+        options = {"reduced_motion": "reduce"} | options  # quicker
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()

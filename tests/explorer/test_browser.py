@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from monadnock.explorer import colours, write_map
+from monadnock.explorer import page as pages
 from monadnock.findings import Run
 from tests.explorer import planted
 from tests.explorer.conftest import rest
@@ -185,7 +186,7 @@ def test_the_page_fits(visit, page_of, width, scheme):
 
 
 def test_the_wheel_zooms_at_the_pointer_down_to_single_weights(visit, page_of):
-    page = visit(page_of())
+    page = visit(page_of(), reduced_motion="no-preference")
     left, top, width, height = plot(page)
     zoom = min((width - 16) / 700, (height - 16) / 600)
     x, y = round(left + width / 2 + (456.5 - 350) * zoom), round(top + height / 2 + (123.5 - 300) * zoom)
@@ -311,7 +312,7 @@ def test_the_grid_stands_at_the_borders_of_heads(visit, page_of):
     ("label", "row", "column"), [("row 417", 417.5, 350), ("row 200, columns 100 to 199", 200.5, 150)]
 )
 def test_a_pattern_is_flown_to_and_framed(visit, page_of, label, row, column):
-    page = visit(page_of(), "#row=50&column=600&zoom=30")
+    page = visit(page_of(), "#row=50&column=600&zoom=30", reduced_motion="no-preference")
     button = page.locator("[data-place]", has_text=label)
     button.click()
     rest(page)
@@ -419,3 +420,15 @@ def test_the_page_leaves_nothing_in_the_window(visit, page_of, tmp_path):
     blank.write_text("<!doctype html><html data-ready data-idle=yes><p id=alarm hidden></p>")
     names = "Object.getOwnPropertyNames(window).filter(name => !/^(on|[0-9])/.test(name)).sort()"
     assert set(visit(page_of()).evaluate(names)) - set(visit(blank).evaluate(names)) == set()
+
+
+@pytest.mark.parametrize("bits", [7, 8, 11])
+def test_weights_with_fewer_bits_are_told_as_they_are_kept(visit, run, tmp_path, monkeypatch, bits):
+    monkeypatch.setattr(pages, "bits_for", lambda codes, room: bits)
+    file = write_map(run, "map-002-q", tmp_path / "page.html")
+    weight = planted.Held(file).weights()
+    page = visit(file)
+    for row, column in ((123, 456), (417, 3), (599, 699), (300, 300)):
+        go(page, f"#row={row + 0.5}&column={column + 0.5}&zoom=40")
+        at_middle(page)
+        assert number(told(page)["weight"]) == pytest.approx(weight[row, column], rel=6e-4)

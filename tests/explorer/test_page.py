@@ -61,7 +61,7 @@ def test_the_page_says_what_it_shows(page_of):
     text = page_of().read_text()
     for told in (
         "<h1>Layer 2, q</h1>",
-        "600 outputs (rows) x 700 inputs (columns)",
+        "<dd>600 x 700</dd>",
         "10 of 60 rows",
         "3 bits, one grid for each row",
         "4,096 tokens",
@@ -82,7 +82,7 @@ def test_a_page_of_a_large_matrix_has_the_size_that_it_may_have(tmp_path):
 
 
 def test_a_page_with_less_room_has_the_size_that_8192_rows_need(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "ROOM", 92e6 / 16)
+    monkeypatch.setattr(pages, "ROOM", pages.ROOM / 16)
     run = Run.write(tmp_path / "run", manifest(), {})
     run.add_tensors("map-000-o", planted.arrays(planted.gaussian(2048, 2048)), planted.facts(0, "o"))
     assert write_map(run, "map-000-o").stat().st_size < 100e6 / 16

@@ -55,7 +55,9 @@ def test_one_weight_of_many_is_not_lost():
     assert (kept.levels[32] == 254).sum() == 1
 
 
-@pytest.mark.parametrize("values", [np.zeros((9, 9)), np.full((9, 9), 3e-30), np.eye(9) * 1e30])
+@pytest.mark.parametrize(
+    "values", [np.zeros((9, 9)), np.full((9, 9), 3e-30), np.eye(9) * 1e30, np.where(np.eye(9), np.inf, 0)]
+)
 def test_bytes_of_zeros_of_equal_and_of_far_values_are_finite(values):
     kept = as_bytes(values)
     assert kept.low < kept.high

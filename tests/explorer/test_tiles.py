@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from monadnock.explorer.tiles import LEAST, MOST, bits_for, places, planes, tile, tiles
+from monadnock.explorer.tiles import HOPELESS, LEAST, MOST, bits_for, places, planes, tile, tiles
 from tests.explorer import planted
 
 
@@ -38,7 +38,7 @@ def test_tiles_cover_a_matrix_once():
 
 def test_gaussian_weights_take_about_their_entropy():
     codes = planted.arrays(planted.gaussian(256, 8192))["codes"]
-    size = sum(len(tile(codes, (0, place), LEAST)) for place in range(32))
+    size = sum(len(tile(codes, (0, place), 8)) for place in range(32))
     assert size * 0.75 * 8 / codes.size < 8.25  # sign, and 255 steps of which the outer ones are rare
 
 
@@ -48,4 +48,5 @@ def test_as_many_bits_are_kept_as_there_is_room_for():
     assert bits_for(codes, 10 * whole[MOST]) == MOST
     assert bits_for(codes, whole[MOST] + 1000) == MOST
     assert bits_for(codes, (whole[11] + whole[10]) // 2) == 10
-    assert bits_for(codes, 10) == LEAST
+    assert bits_for(codes, whole[LEAST] + 1000) == LEAST
+    assert bits_for(codes, 10) == HOPELESS

@@ -77,7 +77,7 @@ def test_a_damaged_map_is_told(tmp_path, found):
         read_weights(run, "map-001-up")
 
 
-@pytest.mark.parametrize("told", [{"bits": ""}, {"bits": "9"}, {"group": "0"}])
+@pytest.mark.parametrize("told", [{"bits": ""}, {"bits": "9"}, {"group": "0"}, {"layer": "?"}, {"axis": "row"}])
 def test_facts_that_cannot_be_are_told(tmp_path, told):
     run = Run.write(tmp_path / "run", manifest(), {})
     run.add_tensors("map-001-up", planted.arrays(planted.gaussian(4, 6)), planted.facts(1, "up") | told)

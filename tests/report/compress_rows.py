@@ -10,21 +10,20 @@ MODULES = [(name, None) for name in "qkvo"] + [(name, e) for name in ("gate", "u
 PATTERNS = ("row", "partial_row", "column", "attention_head", "rotary")
 KINDS = ("compensated", "plain", "sequential")
 METHODS = (
-    "absmax 8 bits tensor", "absmax 8 bits row", "magnitude 50% tensor", "spqr 3 bits group 16 threshold 0.2",
-    "gptq 4 bits group 16, massive rows kept, without 'down of layer 2, expert 1'", "<b>new</b> $$x^2$$",
-    "rtn 4 bits row, without </script><script>document.title='owned'</script>",
+    "absmax 8 bits tensor", "absmax 8 bits row", "spqr 3 bits group 16 threshold 0.2",
+    "gptq 4 bits group 16, massive rows kept, without 'down of layer 2, expert 1'",
+    "rtn <b>4 bits</b> $$x^2$$</script>",
 )  # fmt: skip
-BITS = (8.0, 8.03, 16.0, 4.2, 6.1, 2.0, 4.05)
+BITS = (8.0, 8.03, 4.2, 6.1, 4.05)
 
 
-def matrices(setting, step=1):
+def matrices(setting, step=1, kinds=KINDS):
     """Return the columns that tell a matrix, a setting and a kind; the second setting has a few layers only."""
-    layers = range(0, LAYERS, step)
     return [
         {"layer": layer, "module": module, "expert": expert, "kind": kind} | setting
-        for layer in layers
+        for layer in range(0, LAYERS, step)
         for module, expert in MODULES
-        for kind in KINDS
+        for kind in kinds
     ]
 
 
@@ -36,7 +35,7 @@ def unseen(about):
 def sensitivity():
     rng = random.Random(0)
     rows = []
-    for about in [*matrices(SETTINGS[0]), *matrices(SETTINGS[1], 3)]:
+    for about in [*matrices(SETTINGS[0]), *matrices(SETTINGS[1], 3, ["plain"])]:
         row = about | {"name": f"model.layers.{about['layer']}.{about['module']}", "damping": 0.01, "num_inputs": 32}
         row["num_tokens"] = 0 if unseen(about) else rng.randrange(1, 200)
         if not unseen(about):
@@ -123,7 +122,7 @@ def compressions():
 
 def effects():
     """Return what compressors do, as rows of the table `effects`."""
-    values = (13.8, 13.0, 530.0, 17.1, math.inf, math.nan, 15.0)
+    values = (13.8, 13.0, 17.1, math.inf, 530.0)
     about = {"mode": "compress", "targets": "54 matrices", "data": TEXT, "k": None}
     return [
         about | {"method": method, "metric": metric, "value": value, "baseline": clean}

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monadnock.findings import schema
+from monadnock.relations.compare_words import times
 from monadnock.report import charts_compress, charts_patterns, charts_prescribe, charts_sensitivity, write_report
 from monadnock.report.matrix_maps import log_labels
 from monadnock.report.parts import Findings
@@ -138,7 +139,8 @@ def test_two_settings_are_shown_and_others_counted():
     ]
     blocks = charts_sensitivity.sensitivity(found(sensitivity=table))
     assert [block.title for block in blocks] == [
-        "Loss of rounding, plain (3 bits, one grid for each row)", "Concentration, plain (3 bits, one grid for each row)",
+        "Loss of rounding, plain (3 bits, one grid for each row)",
+        "Concentration, plain (3 bits, one grid for each row)",
         "Loss of rounding, plain (4 bits, groups of 16)", "Concentration, plain (4 bits, groups of 16)",
     ]  # fmt: skip
     assert blocks[0].says.endswith("2 more settings in the run.")
@@ -212,7 +214,7 @@ def test_compressors_are_listed_below_the_model_as_it_is():
         ("spqr 3 bits", "4.2", "4.75", "24.00", "0.500", "50.0"),
         ("absmax 8 bits row", "8.02", "", "12.60", "0.010", "97.0"),
     ]
-    assert [row[3].change for row in block.body.rows] == ["", "×2", "×1.05"]
+    assert [row[3].change for row in block.body.rows] == ["", times(2.0), times(1.05)]
     assert "on topics, 1 x 64." in block.says
     assert isinstance(chart.body.y_scale, LogScale)
     (points,) = [each.data_source.data for each in chart.body.renderers if isinstance(each.glyph, Scatter)]
@@ -310,7 +312,7 @@ def test_a_page_comes_out_without_each_table(tmp_path, left_out):
 def test_hostile_texts_stay_texts(full_page):
     assert full_page.open == []
     assert "</script><i>topics</i>, 2 x 64" in full_page.text
-    assert "Errors of <b>new</b> $$x^2$$" in full_page.headings["h3"]
+    assert "Errors of rtn <b>4 bits</b> $$x^2$$</script>" in full_page.headings["h3"]
     assert "columns 3 and 9 of down of layer 2, expert 1 hold 97% of the plain loss" in full_page.text
     for text in HOSTILE:
         table = effect(text, text, perplexity=13.0, average_bits=2.0)

@@ -78,7 +78,11 @@ def test_what_is_there_is_not_measured_again_and_more_is_added(run_it, monkeypat
     run_it(adapter, layers=[0], modules=["q"])
     measured = []
     one = module._measure
-    monkeypatch.setattr(module, "_measure", lambda run, shapes, matrix, *a, **k: (measured.append(str(matrix)), one(run, shapes, matrix, *a, **k)))
+    monkeypatch.setattr(
+        module,
+        "_measure",
+        lambda run, shapes, matrix, *a, **k: (measured.append(str(matrix)), one(run, shapes, matrix, *a, **k)),
+    )
     run = run_it(adapter, layers=[0, 2], modules=["q", "down"])
     assert measured == ["layer 0 down", "layer 2 q", "layer 2 down"]
     run = run_it(adapter, layers=[0], modules=["q"], bits=4)
@@ -185,7 +189,7 @@ def test_experts_that_there_are_not_are_told():
 
 def test_damaged_or_missing_tensors_are_told(run_it):
     run = run_it(make(), layers=[0], modules=["k"], maps=True, patterns=False)
-    with pytest.raises(MonadnockError, match="no tensors 'map-000-q'.*map-000-k"):
+    with pytest.raises(MonadnockError, match=r"no tensors 'map-000-q'.*map-000-k"):
         run.tensors("map-000-q")
     file = run.path / "tensors" / "map-000-k.safetensors"
     file.write_bytes(file.read_bytes()[:50])

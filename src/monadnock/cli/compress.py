@@ -1,7 +1,7 @@
 """`monadnock compress`: compress the linear layers of a model, measure what it loses, save it if asked."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import polars as pl
 import typer
@@ -49,7 +49,7 @@ def command(
     from monadnock.preparing import fresh_path
 
     out = fresh_path(model) if out is None else out
-    how = {
+    how: dict[str, Any] = {
         "out": out,
         "keep_massive": keep_massive,
         "text": text,
@@ -65,7 +65,7 @@ def command(
             from monadnock.prescribing import read_recipe
 
             asked = read_recipe(recipe)
-            settings = {"method": method, "granularity": asked.strategy, "bits": asked.bits, "group": asked.group}
+            settings: dict[str, Any] = {"method": method, "granularity": asked.strategy, "bits": asked.bits, "group": asked.group}
             compress(model, **settings, **how)
             run = compress(model, **settings, skip=asked.ignore, save=save, **how)
         else:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file as save_torch
 from monadnock.compression.packing import Arrays, unpack_matrix
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, Source
+from monadnock.models.loading import quiet
 from monadnock.models.matrices import Matrix
 
 PACKED, REST = "matrices.safetensors", "rest.safetensors"
@@ -32,7 +33,7 @@ def save_checkpoint(adapter: Adapter, folder: Path) -> Path:
     Raises:
         MonadnockError: if it cannot be written.
     """
-    with _appearing(folder) as draft:
+    with _appearing(folder) as draft, quiet():
         adapter.model.save_pretrained(draft)
         _save_config(adapter, draft)
     return folder

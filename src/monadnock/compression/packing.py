@@ -18,7 +18,7 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
     Example:
         >>> pack(np.array([1, 2, 3, 7], dtype=np.uint8), 3).tolist()
-        [40, 222]
+        [41, 240]
     """
     places = np.arange(bits - 1, -1, -1, dtype=np.uint8)
     return np.packbits((codes.reshape(-1, 1) >> places) & 1)
@@ -28,7 +28,7 @@ def unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
     """Return the `count` numbers that `pack` made bytes of (uint8); a `ValueError` if these are not so many.
 
     Example:
-        >>> unpack(np.array([40, 222], dtype=np.uint8), 3, 4).tolist()
+        >>> unpack(np.array([41, 240], dtype=np.uint8), 3, 4).tolist()
         [1, 2, 3, 7]
     """
     if len(packed) != -(-count * bits // 8):

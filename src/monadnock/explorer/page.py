@@ -19,7 +19,7 @@ from monadnock.explorer.tiles import SIDE, bits_for, packed, tiles
 from monadnock.explorer.weights import LEVELS, Weights, read_weights
 from monadnock.findings.run import Run
 
-ROOM = 92_000_000  # bytes of a page up to which a weight keeps more bits
+ROOM = 98_000_000  # bytes that a page may have for weights to keep more bits
 LARGE = 100_000_000  # bytes of a page from which on browsers are slow to open it
 _ARRAYS, _TILES = "<!--arrays-->", "<!--tiles-->"  # where they belong in the template; no escaped text holds either
 

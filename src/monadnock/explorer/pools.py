@@ -15,7 +15,7 @@ _CODES = 254  # of a pooled value above 0
 
 @dataclass(frozen=True)
 class Pools:
-    """Pooled values of one quantity as bytes: 0 is 0, c > 0 is 10^(low + (c - 1) / 254 * (high - low)).
+    """Pooled values of one quantity as bytes: 0 is 0, c from 1 to 254 is 10^(low + (c - 1) / 253 * (high - low)).
 
     Attributes:
         levels: for 8, 16, 32, ... weights on a side, uint8 [out / side, in / side], rounded up.
@@ -59,13 +59,14 @@ def finest(weights: Weights, workers: int = 2) -> dict[str, np.ndarray]:
 
 
 def as_bytes(values: np.ndarray) -> Pools:
-    """Return the pools of one quantity from the maxima of 8 x 8 weights."""
+    """Return the pools of one quantity from the maxima of 8 x 8 weights; infinity becomes the largest float."""
+    values = np.nan_to_num(values.astype(np.float32))
     positive = values[values > 0]
     high = float(np.log10(positive.max())) if positive.size else 0.0
     low = max(float(np.log10(positive.min())), high - _DECADES) if positive.size else -1.0
     low = min(low, high - 0.1)
     with np.errstate(divide="ignore"):
-        place = (np.log10(values, dtype=np.float32) - low) / (high - low) * (_CODES - 1) + 1
+        place = (np.log10(values) - low) / (high - low) * (_CODES - 1) + 1
     codes = np.where(values > 0, np.rint(np.clip(place, 1, _CODES)), 0).astype(np.uint8)
     levels = {FINEST: codes}
     side = FINEST

@@ -10,7 +10,8 @@ import numpy as np
 from monadnock.explorer.weights import LEVELS
 
 SIDE = 256  # weights on a side of a tile
-MOST, LEAST = 15, 8  # bits of |code| that a tile keeps, beside the sign
+MOST, LEAST = 15, 7  # bits of |code| that a tile keeps, beside the sign
+HOPELESS = 8  # bits that are kept of a matrix for which there is not enough room anyway
 _TOP = 7  # of them share a byte with the sign
 _SAMPLES = 6  # tiles that are compressed to see what all will take
 
@@ -66,12 +67,12 @@ def tiles(codes: np.ndarray, bits: int, workers: int = 2) -> Iterator[tuple[tupl
 
 
 def bits_for(codes: np.ndarray, room: int) -> int:
-    """Return the most bits of a code, 8 to 15, with which all tiles fit into `room` bytes; 8 if none does."""
+    """Return the most bits of |code|, 7 to 15, with which all tiles fit into `room` bytes, base64; 8 if none does."""
     todo = places(codes.shape)
     if codes.size * 2 * 1.34 < room:
         return MOST
     chosen = todo[:: max(1, len(todo) // _SAMPLES)]
-    for bits in range(MOST, LEAST, -1):
+    for bits in range(MOST, LEAST - 1, -1):
         if sum(len(tile(codes, place, bits)) for place in chosen) / len(chosen) * len(todo) < room:
             return bits
-    return LEAST
+    return HOPELESS

@@ -111,6 +111,9 @@ def read_weights(run: Run, name: str) -> tuple[Weights, dict[str, str]]:
     arrays, facts = run.tensors(name)
     try:
         bits = int(facts["bits"])
+        for each in ("layer", *(("d_head", "num_heads") if facts.get("axis") else ())):
+            int(facts[each])
+        facts["module"]
         codes = arrays["codes"]
         count, width = codes.shape
         group = int(facts["group"] or width)

@@ -57,7 +57,7 @@ def told(manifest: Manifest, weights: Weights, facts: Mapping[str, str], bits: i
     return {
         "Model": model.id + (f" at {model.revision[:_DIGITS]}" if model.revision else ""),
         "In the checkpoint": facts.get("name", ""),
-        "Shape": f"{count:,} outputs (rows) x {width:,} inputs (columns)",
+        "Rows (outputs) x columns (inputs)": f"{count:,} x {width:,}",
         **heads,
         "Rounding": f"{weights.bits} bits, {grid}",
         "Calibration": f"{int(facts.get('tokens') or 0):,} tokens; {facts.get('data', '')}",

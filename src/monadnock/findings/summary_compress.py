@@ -53,11 +53,12 @@ def matrices_told(tables: Tables) -> list[Told]:
         first = matrix.row(0, named=True)
         kinds = {row["kind"]: row for row in matrix.iter_rows(named=True)}
         here = pl.DataFrame() if patterns is None else _same(patterns, first)
-        shown = [_percent(kinds.get(kind, {}).get("relative")) for kind in ("compensated", "plain")]
+        compensated, plain = (_percent(kinds.get(kind, {}).get("relative")) for kind in ("compensated", "plain"))
         largest = kinds.get("plain", first)
         words = in_words(here.to_dicts()) if first["num_tokens"] else "no token came here"
         name = f"{first['layer']} {first['module']}" + ("" if first["expert"] is None else f" {first['expert']}")
-        told.append((largest["relative"] or 0.0, Told(name, *shown, _percent(largest["top_1e3"]), words)))
+        top = _percent(largest["top_1e3"])
+        told.append((largest["relative"] or 0.0, Told(name, compensated, plain, top, words)))
     return [each for _, each in sorted(told, key=lambda pair: -pair[0])]
 
 

@@ -57,7 +57,7 @@ def load(
     on_cpu = device_map is None and device.startswith("cpu")
     kind = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if on_cpu else "auto")
     reading = read_once() if "gguf_file" in options else contextlib.nullcontext()
-    with reading, _told_in_one_sentence(source), _quiet():
+    with reading, _told_in_one_sentence(source), quiet():
         import transformers
 
         if "gguf_file" in options:
@@ -196,7 +196,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and advice to itself while a model loads."""
     from transformers.utils import logging
 

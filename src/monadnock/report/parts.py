@@ -112,6 +112,11 @@ class Block:
         return next((name for kind, name in kinds if isinstance(self.body, kind)), "chart")
 
 
+def _always(_findings: Findings) -> bool:
+    """Say that the tables always hold what a section is about."""
+    return True
+
+
 @dataclass(frozen=True)
 class Section:
     """A chapter of the page.
@@ -132,7 +137,7 @@ class Section:
     tables: tuple[str, ...]
     empty: str
     draw: Callable[[Findings], list[Block]]
-    when: Callable[[Findings], bool] = lambda _: True
+    when: Callable[[Findings], bool] = _always
 
 
 def meaning(table: str, *columns: str) -> tuple[str, ...]:

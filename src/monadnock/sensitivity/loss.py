@@ -102,8 +102,5 @@ def sensitivity_of(
     if kind == "sequential":
         setting = Setting(bits, group or weight.shape[1], None, threshold=math.inf, damping=damping)
         return round_spqr(weight, hessian, setting).errors.square() / 2
-    if kind == "plain":
-        factor = hessian.diagonal() / 2
-    else:
-        factor = factors(hessian, damping).compensated
+    factor = hessian.diagonal() / 2 if kind == "plain" else factors(hessian, damping).compensated
     return squared_errors(weight, bits, group) * factor.to(weight)

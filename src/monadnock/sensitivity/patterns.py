@@ -57,8 +57,8 @@ def find_patterns(
     rows have by chance are part of it, and a row that only owes its wide grid to one huge weight is no pattern: chance
     puts that weight in some row too.
     partial_row: mean of a row in a block of columns, over what row and block let expect; the same null. Blocks are the
-    heads of W_o, elsewhere about 64 columns wide. Aligned: a head has a larger score than the two stretches of the
-    same row that begin half a head before and behind it.
+    heads of W_o, elsewhere about 64 columns wide. Aligned: the largest score is larger than with all borders shifted by
+    half a head (half of the matrices without a pattern are; and all may be if grids end with the heads).
     column: mean of a column over the median of all columns. The null rolls the s of each row.
     attention_head: mean of a head's lines over that of all others. The null lets the lines change places.
     rotary: correlation of the means of two lines that rotary turns together, less the mean of their head. The null
@@ -154,17 +154,15 @@ class _Looked:
         """Return what tells the place of one of the scores [row, block], counted row by row."""
         count = scores.shape[1]
         edges = torch.searchsorted(self.blocks, torch.arange(count + 1, device=columns.device)).tolist()
-        shifted = None
+        aligned = None
         if self.heads is not None and of.has_column_heads(self.levels.shape[1], self.heads):
             shifted = of.part_scores(levels, (columns + self.heads.width // 2) // self.heads.width)
+            aligned = bool(scores.max() > shifted[:, 1:count].max())  # without the halves at both ends
 
         def tell(index: int) -> dict[str, Any]:
             row, block = divmod(index, count)
             place = _place((row, row + 1), (edges[block], edges[block + 1]))
-            if shifted is None:
-                return place
-            beside = shifted[row, max(block, 1) : min(block + 2, count)]  # those that are not cut off at an end
-            return place | {"head": block, "aligned": bool(scores[row, block] > beside.max())}
+            return place | {"head": None if aligned is None else block, "aligned": aligned}
 
         return tell
 

@@ -1,4 +1,4 @@
-"""Where a matrix's rows or columns belong to attention heads, and which of a head's dimensions rotary turns together."""
+"""Which rows or columns of a matrix belong to attention heads, and which dimensions of a head rotary turns together."""
 
 from dataclasses import dataclass
 from functools import cache
