@@ -40,7 +40,7 @@ def facts(layer, module, *, expert="", bits=3, group="", heads=None, pairs=""):
     axis, count, width = heads or ("", "", "")
     return {
         "layer": str(layer), "module": module, "expert": str(expert), "name": f"model.layers.{layer}.{HOSTILE}",
-        "bits": str(bits), "group": str(group), "data": DATA, "tokens": "4096",
+        "bits": str(bits), "group": str(group), "damping": "0.01", "data": DATA, "tokens": "4096",
         "axis": axis, "d_head": str(width), "num_heads": str(count), "pairs": pairs,
     }  # fmt: skip
 
@@ -66,7 +66,16 @@ def sensitivities(found, bits, group=None):
 
 def pattern(kind, name, place, score=3.0, **more):
     ends = dict(zip(("row_start", "row_end", "column_start", "column_end"), place or [None] * 4, strict=True))
-    told = {"layer": 2, "module": "q", "expert": None, "kind": kind, "bits": 3, "group": None, "data": DATA}
+    told = {
+        "layer": 2,
+        "module": "q",
+        "expert": None,
+        "kind": kind,
+        "bits": 3,
+        "group": None,
+        "damping": 0.01,
+        "data": DATA,
+    }
     told |= {"pattern": name, "axis": "row", "score": score, "null_score": 1.0, "p_value": 0.001, "found": True}
     return told | {"head": None, "aligned": None} | ends | more
 

@@ -5,7 +5,10 @@ import random
 
 LAYERS, EXPERTS, LISTED = 6, 3, 16
 TEXT = "</script><i>topics</i>, 2 x 64, BOS, 0123abcd"
-SETTINGS = ({"bits": 3, "group": None, "data": TEXT}, {"bits": 4, "group": 16, "data": TEXT})
+SETTINGS = (
+    {"bits": 3, "group": None, "damping": 0.01, "data": TEXT},
+    {"bits": 4, "group": 16, "damping": 0.01, "data": TEXT},
+)
 MODULES = [(name, None) for name in "qkvo"] + [(name, e) for name in ("gate", "up", "down") for e in range(EXPERTS)]
 PATTERNS = ("row", "partial_row", "column", "attention_head", "rotary")
 KINDS = ("compensated", "plain", "sequential")
@@ -36,7 +39,7 @@ def sensitivity():
     rng = random.Random(0)
     rows = []
     for about in [*matrices(SETTINGS[0]), *matrices(SETTINGS[1], 3, ["plain"])]:
-        row = about | {"name": f"model.layers.{about['layer']}.{about['module']}", "damping": 0.01, "num_inputs": 32}
+        row = about | {"name": f"model.layers.{about['layer']}.{about['module']}", "num_inputs": 32}
         row["num_tokens"] = 0 if unseen(about) else rng.randrange(1, 200)
         if not unseen(about):
             relative = rng.lognormvariate(-6, 2) * (10 if about["kind"] == "plain" else 1)

@@ -70,7 +70,7 @@ def test_plain_and_compensated_stand_side_by_side_on_one_log_scale():
     assert len({(scale.low, scale.high) for scale in scales}) == 1
     assert scales[0].low < 0.001
     assert scales[0].high > 0.4
-    assert "3 bits, one grid for each row, topics, 2 x 64" in blocks[0].says
+    assert "3 bits, one grid for each row, unknown damping, topics, 2 x 64" in blocks[0].says
     assert blocks[0].body.y_range.factors == ["down", "q"]  # drawn from below
     np.testing.assert_array_equal(cells(blocks[0])["relative"], [0.4] * 4)
     np.testing.assert_array_equal(cells(blocks[3])["top_1e3"], [0.0005] * 4)

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import polars as pl
 import typer
 
 from monadnock.cli import options
@@ -55,7 +56,7 @@ def command(
             bos=bos,
             **options.loading(dtype, device),
         )
-    print_effects(run.table("effects"))
+    print_effects(run.table("effects").filter(pl.col("method").is_null()))  # compressors are no attacks
     if not run.table("massive_weights")["massive"].any():
         print("Note:   no row of this model is massive (sun2024), so that what was attacked is the largest there is.")
     print(f"Report: {near(run.report())}")

@@ -65,7 +65,12 @@ def command(
             from monadnock.prescribing import read_recipe
 
             asked = read_recipe(recipe)
-            settings: dict[str, Any] = {"method": method, "granularity": asked.strategy, "bits": asked.bits, "group": asked.group}
+            settings: dict[str, Any] = {
+                "method": method,
+                "granularity": asked.strategy,
+                "bits": asked.bits,
+                "group": asked.group,
+            }
             compress(model, **settings, **how)
             run = compress(model, **settings, skip=asked.ignore, save=save, **how)
         else:

@@ -78,14 +78,14 @@ def patterns(run: Run, facts: Mapping[str, str], shape: tuple[int, ...]) -> list
 
     Args:
         run: with the table patterns.
-        facts: of the map: matrix, bits, group and text must be the same.
+        facts: of the map: matrix, bits, group, damping and text must be the same.
         shape: of the matrix.
     """
     if "patterns" not in run.heights():
         return None
     table = run.table("patterns")
     wanted = {"layer": int(facts["layer"]), "module": facts["module"], "data": facts.get("data", "")}
-    wanted |= {"bits": int(facts["bits"])}
+    wanted |= {"bits": int(facts["bits"]), "damping": float(facts["damping"])}
     wanted |= {name: int(facts[name]) if facts.get(name) else None for name in ("expert", "group")}
     looked = table.filter([pl.col(name).eq_missing(pl.lit(value)) for name, value in wanted.items()])
     if looked.is_empty():

@@ -110,7 +110,7 @@ def read_weights(run: Run, name: str) -> tuple[Weights, dict[str, str]]:
     check_names(run, [name])
     arrays, facts = run.tensors(name)
     try:
-        bits = int(facts["bits"])
+        bits, _ = int(facts["bits"]), float(facts["damping"])
         for each in ("layer", *(("d_head", "num_heads") if facts.get("axis") else ())):
             int(facts[each])
         facts["module"]

@@ -184,6 +184,14 @@ class Run:
         except (OSError, SafetensorError) as error:
             raise MonadnockError(f"{file} is damaged ({error}); remove the file and measure again.") from error
 
+    def tensor_facts(self, name: str) -> dict[str, str]:
+        """Return what the arrays of `tensors/NAME.safetensors` are, without reading them; nothing if it is damaged."""
+        try:
+            with safe_open(self.path / "tensors" / f"{name}.safetensors", framework="np") as opened:
+                return opened.metadata() or {}
+        except (OSError, SafetensorError):
+            return {}
+
     def tensor_names(self) -> list[str]:
         """Return the names of all tensor files, sorted."""
         return sorted(file.stem for file in (self.path / "tensors").glob("[!.]*.safetensors"))

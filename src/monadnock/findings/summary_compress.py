@@ -11,7 +11,7 @@ from monadnock.findings.words import listed, number
 Tables = Mapping[str, pl.DataFrame]
 
 _KEY = ("layer", "module", "expert")
-_SETTING = ("bits", "group", "data")
+_SETTING = ("bits", "group", "damping", "data")
 _NAMES = {"row": "row", "column": "column", "partial_row": "partial row", "attention_head": "head"}
 
 

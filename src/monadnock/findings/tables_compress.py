@@ -12,6 +12,7 @@ KIND = (
 SETTING = (
     ("bits", INT, "bits of a rounded weight"),
     ("group", INT, "columns of a row that share a grid; null: the whole row"),
+    ("damping", REAL, "added to the Hessian's diagonal, in parts of its mean"),
     ("data", TEXT, "the calibration text in words, with the first digits of its hash"),
 )
 
@@ -25,7 +26,6 @@ COMPRESSED: tuple[Table, ...] = (
             NAME,
             KIND,
             *SETTING,
-            ("damping", REAL, "added to the Hessian's diagonal, in parts of its mean"),
             ("num_tokens", INT, "calibration tokens that the matrix saw"),
             ("num_inputs", INT, "columns; with fewer tokens than these, the damping decides"),
             ("num_dead", INT, "inputs that were 0 at every token"),

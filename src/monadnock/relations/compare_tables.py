@@ -227,7 +227,7 @@ COMPARED: tuple[Compared, ...] = (
     ),
     Compared(
         "sensitivity",
-        ("layer", "module", "expert", "kind", "bits", "group", "data"),
+        ("layer", "module", "expert", "kind", "bits", "group", "damping", "data"),
         (*_values("ratio", "relative"), *_values("difference", "top_1e3")),
         (*LAYERS, "num_experts"),
     ),

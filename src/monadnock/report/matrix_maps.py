@@ -12,7 +12,7 @@ from monadnock.report.maps import layer_map
 from monadnock.report.theme import LAYER_LABEL
 
 KEY = ["layer", "module", "expert"]
-SETTING = ["bits", "group", "data"]
+SETTING = ["bits", "group", "damping", "data"]
 _MODULES = ("q", "k", "v", "o", "gate", "up", "down")
 _MOST_TICKS = 15
 _STEPS = ((1, 2, 5), (1, 3), (1,))  # of a logarithmic axis, for ever more powers of ten
@@ -104,6 +104,7 @@ def setting_words(setting: dict, names: list[str]) -> list[str]:
     """Return some columns of a setting in words."""
     group = "one grid for each row" if setting["group"] is None else f"groups of {setting['group']}"
     words = {"bits": f"{text.number(setting['bits'])} bits", "group": group, "data": setting["data"] or "unnamed data"}
+    words["damping"] = "unknown damping" if setting["damping"] is None else f"damping {setting['damping']:g}"
     return [words[name] for name in names]
 
 

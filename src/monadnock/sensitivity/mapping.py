@@ -41,12 +41,28 @@ def map_tensors(weight: Tensor, found: Factors, bits: int, group: int | None) ->
 
 
 def map_facts(
-    matrix: Matrix, heads: Heads | None, name: str, *, bits: int, group: int | None, data: str, tokens: int
+    matrix: Matrix,
+    heads: Heads | None,
+    name: str,
+    *,
+    bits: int,
+    group: int | None,
+    damping: float,
+    data: str,
+    tokens: int,
 ) -> dict[str, str]:
-    """Return what a map is of, as texts: layer, module, expert, name, bits, group, data, tokens, heads, pairs."""
+    """Return what a map is of, as texts: layer, module, expert, name, bits, group, damping, data, tokens, heads, pairs."""
     told = {key: "" if value is None else str(value) for key, value in matrix.columns.items()}
     told |= {"name": name, "bits": str(bits), "group": "" if group is None else str(group)}
-    told |= {"data": data, "tokens": str(tokens), "axis": "", "d_head": "", "num_heads": "", "pairs": ""}
+    told |= {
+        "damping": str(damping),
+        "data": data,
+        "tokens": str(tokens),
+        "axis": "",
+        "d_head": "",
+        "num_heads": "",
+        "pairs": "",
+    }
     if heads is not None:
         told |= {"axis": heads.axis, "d_head": str(heads.width), "num_heads": str(heads.count)}
         if heads.pairs is not None:

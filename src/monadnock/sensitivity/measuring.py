@@ -122,7 +122,7 @@ class Asked:
     @property
     def setting(self) -> dict[str, Any]:
         """The columns of a table that say how it was measured."""
-        return {"bits": self.bits, "group": self.group, "data": self.data}
+        return {"bits": self.bits, "group": self.group, "damping": self.damping, "data": self.data}
 
     def part(self, matrix: Matrix, kind: str) -> str:
         """Return the name of a matrix's part of a growing table."""
@@ -135,7 +135,12 @@ class Asked:
             return False
         if self.patterned and not run.has("patterns", self.part(matrix, self.patterned)):
             return False
-        return not maps or map_name(matrix) in run.tensor_names()
+        return not maps or self.drawn(run, matrix)
+
+    def drawn(self, run: Run, matrix: Matrix) -> bool:
+        """Say whether the run keeps a matrix's map as it is asked for."""
+        facts = run.tensor_facts(map_name(matrix)) if map_name(matrix) in run.tensor_names() else {}
+        return all(facts.get(key) == ("" if value is None else str(value)) for key, value in self.setting.items())
 
 
 def _measure(
@@ -147,7 +152,7 @@ def _measure(
     name = matrix.name(adapter)
     for kind in asked.kinds:
         part, about = asked.part(matrix, kind), matrix.columns | {"kind": kind} | asked.setting
-        row = about | {"name": name, "damping": asked.damping, "num_tokens": count, "num_inputs": weight.shape[1]}
+        row = about | {"name": name, "num_tokens": count, "num_inputs": weight.shape[1]}
         if hessian is None:
             run.add("patterns", part, [])
             run.add("sensitivity_lines", part, [])
