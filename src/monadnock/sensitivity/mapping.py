@@ -51,7 +51,7 @@ def map_facts(
     data: str,
     tokens: int,
 ) -> dict[str, str]:
-    """Return what a map is of, as texts: layer, module, expert, name, bits, group, damping, data, tokens, heads, pairs."""
+    """Return what a map is of, as texts: matrix, name, bits, group, damping, data, tokens, heads and rotary pairs."""
     told = {key: "" if value is None else str(value) for key, value in matrix.columns.items()}
     told |= {"name": name, "bits": str(bits), "group": "" if group is None else str(group)}
     told |= {
