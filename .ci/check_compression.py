@@ -32,7 +32,9 @@ assert next((run.path / "packed").glob("spqr*/matrices.safetensors")).stat().st_
 
 actions = set(run.table("prescriptions")["action"])
 assert {"keep_module", "keep_sinks"} <= actions, actions
-assert (run.path / "recipe.yaml").read_text(encoding="utf-8").count("model.layers.11.mlp.down_proj") >= 1
-for word in ("Report: demo/report.html", "absmax 8 bits row", "Recipe: demo/recipe.yaml", "stored bits"):
+kept = run.table("prescriptions").filter(action="keep_module").height
+recipe = (run.path / "recipe.yaml").read_text(encoding="utf-8")
+assert recipe.count("      - ") >= 1 + kept and "- lm_head" in recipe, recipe
+for word in ("Report: demo/report.html", "spqr 3 bits", "Recipe: demo/recipe.yaml", "stored bits"):
     assert word in printed, word
 print("Sensitivity, maps, compression and prescriptions are as they should be.")

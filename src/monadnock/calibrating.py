@@ -51,7 +51,6 @@ def walk(
     matrices: Collection[Matrix],
     *,
     again: bool = False,
-    staged: bool = False,
     step: Callable[[], None] = lambda: None,
 ) -> Iterator[LayerInputs]:
     """Yield the inputs of each layer's matrices; each layer runs on what the one before gave, and is run once.
@@ -75,29 +74,18 @@ def walk(
     """
     states: list[Any] = [None] * len(windows.ids)
     for layer in range(max(matrix.layer for matrix in matrices) + 1):
-        here = [matrix for matrix in matrices if matrix.layer == layer]
-        outputs: list[Any] = []
-        for group in _groups(here, staged) or [[]]:
-            inputs = LayerInputs(layer, group)
-            outputs = [
-                _run(adapter, ids, layer, states[window], _watchers(inputs, window, len(states)))
-                for window, ids in enumerate(windows.ids)
-            ]
-            _check_finite(adapter, inputs)
-            if group:
-                yield inputs
-        if here and again:
-            outputs = [_run(adapter, ids, layer, state, {}) for ids, state in zip(windows.ids, states, strict=True)]
+        inputs = LayerInputs(layer, [matrix for matrix in matrices if matrix.layer == layer])
+        outputs = [
+            _run(adapter, ids, layer, states[window], _watchers(inputs, window, len(states)))
+            for window, ids in enumerate(windows.ids)
+        ]
+        _check_finite(adapter, inputs)
+        if inputs.matrices:
+            yield inputs
+            if again:
+                outputs = [_run(adapter, ids, layer, state, {}) for ids, state in zip(windows.ids, states, strict=True)]
         states = outputs
         step()
-
-
-def _groups(matrices: list[Matrix], staged: bool) -> list[list[Matrix]]:
-    """Return the matrices of a layer together, or those that read the same in the order in which they run."""
-    if not staged:
-        return [matrices] if matrices else []
-    streams = dict.fromkeys(_SEES.values())
-    return [group for stream in streams if (group := [each for each in matrices if _SEES[each.module] is stream])]
 
 
 def _run(adapter: Adapter, ids: Tensor, layer: int, state: Any, watchers: dict[Site, Any]) -> Any:

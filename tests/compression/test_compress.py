@@ -166,6 +166,7 @@ def test_skipped_modules_stay_as_they_are(run_it):
         ({"windows": 0}, "0 windows and 4 for calibration"),
         ({"method": "gptq", "windows": 100}, "none is left for calibration"),
         ({"skip": ["re:["]}, "cannot be read"),
+        ({"skip": ["model.layers.1.mlp.down_prj"]}, "no module 'model.layers.1.mlp.down_prj'.*down_proj"),
         ({"skip": ["re:.*"]}, "nothing is left to compress"),
         ({"keep_massive": True}, "names no massive rows"),
     ],

@@ -142,7 +142,7 @@ def test_the_command_line_says_what_to_do_and_what_is_next(run, monkeypatch, cap
     code, out, err = cli(monkeypatch, capfd, "run", "--bits", "4")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[1].startswith("keep_module")
+    assert lines[0].startswith("keep_module") and lines[1].startswith("  ")
     assert "KV cache, 2 tokens" in out
     assert lines[-2:] == [
         "Recipe: run/recipe.yaml",

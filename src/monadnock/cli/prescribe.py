@@ -8,7 +8,7 @@ import polars as pl
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.padding import Padding
 
 from monadnock.cli.console import near
 from monadnock.findings import Run
@@ -32,18 +32,15 @@ def command(
 
 
 def tell(found: pl.DataFrame) -> None:
-    """Print prescriptions: what to do, where, and why with the number and its bound."""
-    grid = RichTable(box=None, pad_edge=False, header_style="bold cyan", padding=(0, 2, 0, 0))
-    grid.add_column("do", no_wrap=True)
-    grid.add_column("where", overflow="fold")
-    grid.add_column("why", overflow="fold")
-    grid.add_column("evidence", overflow="fold")
+    """Print prescriptions: what to do and where, then why, with the number behind it and its bound."""
+    console = Console()
     for row in found.sort("rank").to_dicts():
+        console.print(f"[bold cyan]{escape(row['action'])}[/bold cyan]  {escape(where(row))}".rstrip())
         evidence = escape(row["evidence"] or "")
         if row["value"] is not None:
             evidence += f" {row['value']:.4g}" + (f" (bound {row['bound']:.4g})" if row["bound"] is not None else "")
-        grid.add_row(f"[bold]{escape(row['action'])}[/bold]", escape(where(row)), escape(row["reason"]), evidence)
-    Console().print(grid)
+        told = escape(row["reason"]) + (f" [dim]{evidence}[/dim]" if evidence else "")
+        console.print(Padding(told, (0, 0, 0, 2)))
 
 
 def where(row: dict) -> str:

@@ -1,9 +1,10 @@
 """Compress a model, measure what it loses, and write that into a run; and save it, if that is asked."""
 
 import dataclasses
+import difflib
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def compress(
     share: float = 0.5,
     threshold: float = 0.2,
     keep_massive: bool = False,
-    skip: Sequence[str] = (),
+    skip: Sequence[str] | Callable[[str], bool] = (),
     save: bool = False,
     text: str | Path | None = None,
     dataset: str | None = None,
@@ -70,7 +71,8 @@ def compress(
         share: of the weights that magnitude pruning sets to 0.
         threshold: of spqr; lower means more outliers.
         keep_massive: keep the massive rows of W_up and W_gate, which the run names, in 16 bits.
-        skip: modules that are left as they are, by their names in the checkpoint: whole, or `re:` and a pattern.
+        skip: modules that are left as they are, by their names in the checkpoint: whole, or `re:` and a pattern; or a
+            function that says of a name whether it is left, as `Recipe.keeps`.
         save: write the model as a checkpoint, for spqr packed too, into the run's folder.
         text, dataset: see `scan`.
         windows: how many first windows are for measuring.
@@ -204,18 +206,32 @@ def _ends(adapter: Adapter, source: dict[str, Any], windows: int, calibration: i
     return dataclasses.replace(whole, ids=whole.ids[:count]), calibrating
 
 
-def _matrices(adapter: Adapter, skip: Sequence[str]) -> list[Matrix]:
+def _matrices(adapter: Adapter, skip: Sequence[str] | Callable[[str], bool]) -> list[Matrix]:
     """Return all matrices of the blocks but those that a name or pattern tells to leave."""
-    matrices = find_matrices(adapter)
-    names = {matrix: matrix.name(adapter) for matrix in matrices}
-    try:
-        patterns = [re.compile(each[3:] if each.startswith("re:") else re.escape(each) + r"\Z") for each in skip]
-    except re.error as error:
-        raise MonadnockError(f"A pattern of modules to skip cannot be read: {error}.") from error
-    left = [matrix for matrix in matrices if not any(pattern.match(names[matrix]) for pattern in patterns)]
+    names = {matrix: matrix.name(adapter) for matrix in find_matrices(adapter)}
+    skips = skip if callable(skip) else _skipper(adapter, skip, names)
+    left = [matrix for matrix, name in names.items() if not skips(name)]
     if not left:
         raise MonadnockError("Every matrix was to be skipped; nothing is left to compress.")
     return left
+
+
+def _skipper(adapter: Adapter, skip: Sequence[str], names: Mapping[Matrix, str]) -> Callable[[str], bool]:
+    """Return what says of a name whether one of the entries means it; each entry has to mean some module."""
+    known = {*names.values(), *(name for name, _ in adapter.model.named_modules())}
+    patterns = []
+    for each in skip:
+        try:
+            pattern = re.compile(each[3:] if each.startswith("re:") else re.escape(each) + r"\Z")
+        except re.error as error:
+            raise MonadnockError(f"The pattern {each!r} of modules to skip cannot be read: {error}.") from error
+        if not any(pattern.match(name) for name in known):
+            near = difflib.get_close_matches(each, known, n=2) or [next(iter(names.values()))]
+            raise MonadnockError(
+                f"{adapter.source.id} has no module {each!r} to skip; its modules are named as {' or '.join(near)}."
+            )
+        patterns.append(pattern)
+    return lambda name: any(pattern.match(name) for pattern in patterns)
 
 
 def _massive_rows(run: Run, matrices: list[Matrix]) -> Rows:
