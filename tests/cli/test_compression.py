@@ -75,6 +75,8 @@ def test_a_recipe_with_nothing_kept_is_measured_once(scanned, cli, model, text, 
         (["compress", "MODEL", "--method", "spqr", "--granularity", "row"], "it works by group"),
         (["compress", "MODEL", "--recipe", "none.yaml"], "none.yaml"),
         (["prescribe", "nowhere"], "nowhere is not a run"),
+        (["compress", "MODEL", "--recipe", "r.yaml", "--bits", "3"], "give it without other settings"),
+        (["sensitivity", "MODEL", "--layer", ","], "No layer or no module was named"),
         (["map", "nowhere"], "nowhere is not a run"),
     ],
 )

@@ -150,6 +150,11 @@ def test_massive_rows_that_the_run_names_are_kept(run_it, text, tmp_path):
     assert "absmax 8 bits tensor, massive rows kept" in values(run)
 
 
+def test_a_module_that_holds_others_is_skipped_with_all_of_them(run_it):
+    table = run_it(make(), skip=["model.layers.1"]).table("compressions")
+    assert set(table["layer"]) == {0, 2}
+
+
 def test_skipped_modules_stay_as_they_are(run_it):
     adapter = make()
     run = run_it(adapter, skip=["model.layers.1.mlp.down_proj", r"re:.*self_attn"])

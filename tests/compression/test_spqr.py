@@ -122,3 +122,30 @@ def test_rounding_twice_changes_nothing_and_stays_within_half_a_step(rows, colum
     found = grid.round(values)
     torch.testing.assert_close(grid.round(found), found, atol=1e-5, rtol=1e-5)
     assert ((found - values).abs() <= 0.5001 * grid.scale + 1e-6)[(values.amin(1) != values.amax(1))].all()
+
+
+@pytest.mark.parametrize("setting", [Setting(half=True), Setting(3, 16, None, threshold=math.inf, damping=0.01)])
+def test_pruned_rows_and_dead_inputs_stay_zero(setting):
+    weight, hessian = draw(64, 64)
+    weight[20:52] = 0
+    hessian[48:], hessian[:, 48:] = 0, 0  # one group of columns
+    found = round_spqr(weight, hessian, setting)
+    assert found.weight[20:52].abs().max() < 0.05 * weight.std()
+    assert found.weight[:, 48:].abs().max() < 0.05 * weight.std()
+    assert found.outliers[:, 48:].float().mean() <= found.outliers[:, :48].float().mean() + 0.01
+    assert loss(weight, found.weight, hessian) < 0.1 * loss(weight, 0 * weight, hessian)
+
+
+@pytest.mark.parametrize(("rows", "columns", "group"), [(2000, 64, 2), (2000, 18, 16), (64, 16, 1)])
+def test_groups_of_nearly_equal_values_break_nothing_in_half_precision(rows, columns, group):
+    weight, hessian = draw(rows, columns)
+    weight[0] = 3.0 + 1e-6 * weight[0]
+    found = round_spqr(weight, hessian, Setting(group=group, half=True))
+    assert found.weight.isfinite().all()
+    assert loss(weight, found.weight, hessian) < 0.1 * loss(weight, 0 * weight, hessian)
+
+
+def test_a_row_of_equal_values_is_rounded_to_itself():
+    for value in (0.0, 5.0, -0.3):
+        row = torch.full((2, 4), value)
+        assert torch.equal(Grid.fit(row, 4).round(row), row)

@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 
 from monadnock.cli import options
 from monadnock.cli.console import near
+from monadnock.errors import MonadnockError
 from monadnock.findings import Run
 
 METRICS = ("average_bits", "stored_bits", "perplexity", "kl", "top1_agreement")
@@ -48,6 +49,8 @@ def command(
     from monadnock.compression import compress  # here, so that other verbs start without torch
     from monadnock.preparing import fresh_path
 
+    if recipe is not None and (granularity or bits or group or skip or method != "absmax"):
+        raise MonadnockError("A recipe says itself what is rounded and how; give it without other settings.")
     out = fresh_path(model) if out is None else out
     how: dict[str, Any] = {
         "out": out,

@@ -136,9 +136,10 @@ def _appearing(folder: Path) -> Iterator[Path]:
             folder.rename(old)
         draft.rename(folder)
     except (OSError, SafetensorError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            old.rename(folder)
         raise MonadnockError(f"The checkpoint could not be written to {folder}: {error}.") from error
     finally:
+        if old.exists() and not folder.exists():  # after Ctrl-C, too
+            with contextlib.suppress(OSError):
+                old.rename(folder)
         for each in (draft, old):
             shutil.rmtree(each, ignore_errors=True)

@@ -23,19 +23,26 @@ class Grid(NamedTuple):
     bits: int
 
     @classmethod
-    def fit(cls, values: Tensor, bits: int) -> Self:
+    def fit(cls, values: Tensor, bits: int, *, flat: bool = True) -> Self:
         """Return the grids that reach from the smallest to the largest value of each row [row, entry].
 
-        A row of equal values gets the levels from -1 to 1.
+        Args:
+            values: [row, entry].
+            bits: how many levels, as a power of 2.
+            flat: a row of equal values has its value as the lowest level, exactly; if not, the levels from -1 to 1, as
+                the authors of SpQR have it.
 
         Example:
             >>> Grid.fit(torch.tensor([[0.0, 3.0]]), 2).round(torch.tensor([[1.4, 9.0]]))
             tensor([[1., 3.]])
         """
         low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-        flat = low == high
-        low, high = torch.where(flat, -1.0, low), torch.where(flat, 1.0, high)
-        scale = (high - low) / (2**bits - 1)
+        equal = low == high
+        if flat:
+            scale = torch.where(equal, 1.0, (high - low) / (2**bits - 1))
+        else:
+            low, high = torch.where(equal, -1.0, low), torch.where(equal, 1.0, high)
+            scale = (high - low) / (2**bits - 1)
         return cls(scale, -low / scale, bits)
 
     def codes(self, values: Tensor) -> Tensor:
@@ -88,10 +95,6 @@ class Statistic(NamedTuple):
         for part in (column[:whole].view(-1, group), column[whole:].view(1, -1)):
             if part.numel():
                 grid = Grid.fit(part, bits)
-                flat = part.amin(1, keepdim=True) == part.amax(1, keepdim=True)  # one level is enough, and exact
-                grid = grid._replace(
-                    scale=torch.where(flat, 1.0, grid.scale), zero=torch.where(flat, -part[:, :1], grid.zero)
-                )
                 grid, low = grid.in_half() if half else (grid, -grid.zero * grid.scale)
                 found.append((grid.codes(part), grid, low))
         values = torch.cat([grid.values(codes).view(-1, 1) for codes, grid, _ in found])

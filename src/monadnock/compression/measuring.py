@@ -222,7 +222,7 @@ def _skipper(adapter: Adapter, skip: Sequence[str], names: Mapping[Matrix, str])
     patterns = []
     for each in skip:
         try:
-            pattern = re.compile(each[3:] if each.startswith("re:") else re.escape(each) + r"\Z")
+            pattern = re.compile(each[3:] if each.startswith("re:") else re.escape(each) + r"(\.|\Z)")
         except re.error as error:
             raise MonadnockError(f"The pattern {each!r} of modules to skip cannot be read: {error}.") from error
         if not any(pattern.match(name) for name in known):

@@ -9,6 +9,7 @@ from torch import Tensor
 from monadnock.compression.grid import Grid, Statistic
 from monadnock.errors import MonadnockError
 
+_FAR = 2.0**14  # levels between 0 and the lowest level, at most, where statistics are held in float16
 BLOCK = 128  # columns after which all that follow are corrected in one product
 
 
@@ -97,7 +98,7 @@ def round_spqr(weight: Tensor, hessian: Tensor, setting: Setting | None = None) 
             f"A weight of shape {tuple(weight.shape)} came with a Hessian of {tuple(hessian.shape)}; it has to be "
             "square, as wide as the inputs."
         )
-    hessian, columns = hessian.float(), weight.shape[1]
+    hessian, columns = hessian.to(weight.device).float(), weight.shape[1]
     order = hessian.diagonal().argsort(descending=True) if setting.by_size else torch.arange(columns)
     left = weight.detach().float()[:, order].clone()  # what each column has to stand for when its turn comes
     hessian = hessian[order][:, order]
@@ -161,12 +162,22 @@ def _group_grid(group: Tensor, diagonal: Tensor, bound: float, setting: Setting)
         kept = (_gain_of_leaving_out(group, diagonal, setting.bits) <= bound).float()
         mean = (group * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp(min=1)
         group = group * kept + mean * (1 - kept)
-    return Grid.fit(group, setting.bits)
+    grid = Grid.fit(group, setting.bits, flat=setting.half or setting.statistics_bits is None)
+    equal = group.amin(1, keepdim=True) == group.amax(1, keepdim=True)
+    if not setting.half or not bool(equal.any()) or bool(equal.all()):
+        return grid
+    usual = grid.scale[~equal].median()  # a row without a width of its own must not widen those it is rounded with
+    scale = torch.where(equal, usual, grid.scale)
+    return grid._replace(scale=scale, zero=torch.where(equal, -group[:, :1] / scale, grid.zero))
 
 
 def _rounded(grid: Grid, setting: Setting, stored: Codes) -> Grid:
     """Round a group's scales and zeros, and keep how they are stored."""
     how = (setting.statistics_bits or 0, setting.statistics_group)
+    if setting.half:  # a group of nearly equal values has its zero far away, beyond float16
+        low = -grid.zero * grid.scale
+        scale = torch.maximum(grid.scale, low.abs() / _FAR)
+        grid = grid._replace(scale=scale, zero=-low / scale)
     scale, zero = (Statistic.rounded(column, *how, half=setting.half) for column in (grid.scale, grid.zero))
     stored.scales.append(scale)
     stored.zeros.append(zero)

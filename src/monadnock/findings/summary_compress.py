@@ -116,7 +116,9 @@ def sensitivity(_manifest: Manifest, tables: Tables) -> str:
     worst = table.sort("relative", descending=True).head(3)
     names = [f"{matrix_name(row)} ({row['relative']:.1%})" for row in worst.iter_rows(named=True)]
     bits = sorted(set(table["bits"].to_list()))
-    few = table.sort("top_1e3", descending=True).row(0, named=True)
+    few = table.sort("top_1e3", descending=True, nulls_last=True).row(0, named=True)
+    if few["top_1e3"] is None:
+        return ""
     return (
         f"rounding to {listed([str(each) for each in bits])} bits loses most of the output, without compensation, in "
         f"{listed(names)}; it is most concentrated in {matrix_name(few)}: {few['top_1e3']:.0%} of the loss in 0.1 % "
@@ -146,6 +148,8 @@ def compression(_manifest: Manifest, tables: Tables) -> str:
     table = tables["effects"].filter(pl.col("method").is_not_null(), pl.col("metric") == "perplexity")
     if not table.height:
         return ""
-    ordered = table.sort("value", nulls_last=True)
-    words = [f"{row['method']} {number(row['value'])}" for row in ordered.iter_rows(named=True) if row["value"]]
-    return f"perplexity {number(ordered['baseline'][0])} as it is; {listed(words, 8)}."
+    told = []
+    for text in table.drop_nulls(["value", "baseline"]).sort("value").partition_by("data", maintain_order=True):
+        words = [f"{row['method']} {number(row['value'])}" for row in text.iter_rows(named=True)]
+        told.append(f"perplexity {number(text['baseline'][0])} as it is; {listed(words, 8)}")
+    return f"{'. On another text: '.join(told)}." if told else ""

@@ -76,6 +76,8 @@ def find_matrices(
         raise MonadnockError(
             f"Layer {wrong[0]} was asked, but {adapter.source.id} has the layers 0 to {adapter.num_layers - 1}."
         )
+    if not layers or (modules is not None and not modules):
+        raise MonadnockError("No layer or no module was named; name some, or all.")
     names = _names(adapter)
     chosen: dict[tuple[str, int | None], None] = {}
     for given in modules or ("all",):

@@ -176,9 +176,9 @@ def _measure(
 
 def _redraw(hessian: Tensor, kind: str, asked: Asked) -> Callable[[Tensor, Tensor], Tensor]:
     """Return what gives the sensitivities of other weights in some columns with the same inputs, for permutations."""
-    factor = factors(hessian, asked.damping).of(kind).float()
+    factor = factors(hessian, asked.damping).of(kind)
 
     def again(weight: Tensor, columns: Tensor) -> Tensor:
-        return squared_errors(weight, asked.bits, asked.group) * factor[columns]
+        return squared_errors(weight, asked.bits, asked.group) * factor[columns].to(weight)
 
     return again
