@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from monadnock import MonadnockError, load
 from monadnock.compression import Method, compress, compressed, load_packed
@@ -186,6 +187,10 @@ def test_a_folder_that_is_no_packed_model_or_a_damaged_one_is_told(run_it, tmp_p
         load_packed(tmp_path)
     run = run_it(make(), "spqr", save=True)
     folder = next((run.path / "packed").iterdir())
+    rest = load_file(folder / "rest.safetensors")
+    save_file({name: each for name, each in rest.items() if "embed" not in name}, folder / "rest.safetensors")
+    with pytest.raises(MonadnockError, match="its parameters are not those"):
+        load_packed(folder)
     file = folder / "matrices.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(MonadnockError, match="is damaged"):

@@ -99,8 +99,11 @@ def load_packed(folder: str | Path) -> Adapter:
         raise MonadnockError(
             f"{folder} is damaged ({str(error).splitlines()[0]}); compress the model again."
         ) from error
-    if lost.unexpected_keys:
-        raise MonadnockError(f"{folder} is damaged: it has parameters that its config does not ask for.")
+    there = {id(adapter.stored(matrix.layer, matrix.module)) for matrix in map(_matrix, facts)}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    there |= {id(each) for name, each in parameters.items() if name not in lost.missing_keys}  # tied ones share theirs
+    if lost.unexpected_keys or any(id(parameters[n]) not in there for n in lost.missing_keys if n in parameters):
+        raise MonadnockError(f"{folder} is damaged: its parameters are not those that its config asks for.")
     return adapter
 
 

@@ -154,7 +154,7 @@ class Job:
             for window, ids in enumerate(self.measured.ids):
                 score(adapter, self.measured, window, after, last_output(adapter, ids), clean[window])
                 step()
-            stored = saving.write(run.path, _slug(self.label)) if saving else None
+            stored = saving.write(run.path, self.part) if saving else None
         sizes = {matrix: matrix.weight(adapter).read().numel() for matrix in find_matrices(adapter)}
         took = {matrix: row["average_bits"] for matrix, row in zip(self.matrices, rows, strict=True)}
         bits = sum(took.get(matrix, 16.0) * size for matrix, size in sizes.items()) / sum(sizes.values())

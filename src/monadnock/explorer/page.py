@@ -18,6 +18,7 @@ from monadnock.explorer.pools import OVERVIEW, as_bytes, finest
 from monadnock.explorer.tiles import SIDE, bits_for, packed, tiles
 from monadnock.explorer.weights import LEVELS, Weights, read_weights
 from monadnock.findings.run import Run
+from monadnock.findings.words import printable
 
 ROOM = 98_000_000  # bytes that a page may have for weights to keep more bits
 LARGE = 100_000_000  # bytes of a page from which on browsers are slow to open it
@@ -102,7 +103,7 @@ def _render(run: Run, weights: Weights, facts: Mapping[str, str], about: dict[st
         loader=PackageLoader("monadnock.explorer", "."),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: words.printable(value) if type(value) is str else value,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

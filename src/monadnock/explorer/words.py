@@ -1,6 +1,5 @@
 """What the page says about a map in words."""
 
-import unicodedata
 from collections.abc import Mapping
 
 from monadnock.explorer.tiles import MOST
@@ -8,21 +7,6 @@ from monadnock.explorer.weights import LEVELS, Weights
 from monadnock.findings.manifest import Manifest
 
 _DIGITS = 19  # of a revision, which tell it apart; the run's manifest has them all
-
-
-def printable(text: str) -> str:
-    """Return `text` with control and direction characters spelled out as escapes; line breaks stay.
-
-    Example:
-        >>> printable("a\\x07")
-        'a\\\\x07'
-    """
-    return "".join(
-        char.encode("unicode_escape").decode()
-        if char != "\n" and unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-        else char
-        for char in text
-    )
 
 
 def title(facts: Mapping[str, str]) -> str:

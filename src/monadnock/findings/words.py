@@ -1,5 +1,6 @@
 """Numbers and lists as sentences tell them."""
 
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -23,3 +24,18 @@ def listed(words: Sequence[str], most: int = 6) -> str:
     if len(words) > most:
         words = [*words[:most], f"{len(words) - most} more"]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with control and direction characters spelled out as escapes; line breaks stay.
+
+    Example:
+        >>> printable("a\\x07")
+        'a\\\\x07'
+    """
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char != "\n" and unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+        else char
+        for char in text
+    )

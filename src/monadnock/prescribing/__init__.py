@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import cast
 
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
@@ -72,7 +73,7 @@ def prescriptions(run: Run, *, bits: int = 4, granularity: str = "row") -> tuple
     """
     if granularity not in STRATEGIES:
         raise MonadnockError(f"There is no granularity {granularity!r}: {nearest(granularity, STRATEGIES)}")
-    strategy: Strategy = granularity  # type: ignore[assignment]
+    strategy = cast(Strategy, granularity)
     Recipe(bits, "row")  # refuses wrong bits before anything is read
     heights = run.heights()
     tables = {name: run.table(name) for name in READ if heights.get(name)}

@@ -1,22 +1,13 @@
 """Values as people read them: visible tokens, short numbers, names of streams."""
 
 import math
-import unicodedata
+
+from monadnock.findings.words import printable as printable  # shown on pages and in terminals alike
 
 _VISIBLE = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"}
 _LONGEST = 24
 NONE = "(none)"
 _STREAMS = {"residual": "residual stream (h)", "down_proj_input": "input of the down projection (x_down)"}
-
-
-def printable(text: str) -> str:
-    """Return `text` with control and direction characters spelled out as escapes; line breaks stay."""
-    return "".join(
-        char.encode("unicode_escape").decode()
-        if char != "\n" and unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
-        else char
-        for char in text
-    )
 
 
 def token(text: str) -> str:
