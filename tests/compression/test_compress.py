@@ -70,7 +70,7 @@ def test_methods_add_up_and_what_is_there_is_not_measured_again(run_it, monkeypa
     adapter = make()
     run_it(adapter)
     run = run_it(adapter, "spqr", bits=2)
-    assert set(values(run)) == {"absmax 8 bits tensor", "spqr 2 bits group 16 threshold 0.2"}
+    assert set(values(run)) == {"absmax 8 bits tensor", "spqr 2 bits group 16 threshold 0.2 calibration 4"}
     assert run.table("compressions").filter(pl.col("method").str.starts_with("spqr"))["output_error"].min() > 0
     monkeypatch.setattr(module.Job, "measure", lambda *_, **__: pytest.fail("measured again"))
     run_it(adapter)
@@ -202,3 +202,41 @@ def test_a_run_of_another_model_is_refused(run_it):
     with pytest.raises(MonadnockError, match="is a run of"):
         run_it(make("gpt2"))
     assert isinstance(Run.open(run_it(make()).path), Run)
+
+
+def test_labels_tell_apart_what_was_measured(run_it):
+    adapter = make()
+    for left in ("q", "v"):
+        run_it(adapter, skip=["model.layers.0", f"model.layers.1.self_attn.{left}_proj"])
+    run_it(adapter, Method.of("gptq", damping=0.5), calibration=2)
+    run = run_it(adapter, "gptq", calibration=3)
+    names = set(values(run))
+    assert {"gptq 4 bits group 16 damping 0.5 calibration 2", "gptq 4 bits group 16 calibration 3"} < names
+    assert sum("without layer 0 down" in name for name in names) == 2, names
+
+
+def test_a_model_that_is_kept_on_the_cpu_is_saved_as_one_that_is_not(run_it, tmp_path):
+    from accelerate import cpu_offload
+
+    saved = []
+    for moved in (False, True):
+        adapter = make()
+        if moved:
+            cpu_offload(adapter.model, torch.device("cpu"))
+        run = run_it(adapter, "spqr", save=True, out=tmp_path / str(moved))
+        packed, plain = (next((run.path / kind).iterdir()) for kind in ("packed", "checkpoints"))
+        saved.append((load_packed(packed).model.state_dict(), load(plain).model.state_dict()))
+    for one, other in zip(*saved, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_failure_to_save_keeps_what_was_measured(run_it, monkeypatch):
+    def fail(*_):
+        raise MonadnockError("no room")
+
+    monkeypatch.setattr("monadnock.compression.measuring.save_checkpoint", fail)
+    adapter = make()
+    before = run_it(adapter)
+    with pytest.raises(MonadnockError, match="no room"):
+        run_it(adapter, "spqr", save=True)
+    assert len(values(before)) == 2 and before.table("compressions")["method"].n_unique() == 2

@@ -105,16 +105,15 @@ def _compress(
     others[list(keep)] = False
     result = weight.half().float()
     rounded = None
-    share = 0.0
     if bool(others.any()):
         result[others], rounded = method.apply(weight[others], hessian)
-        share = 0.0 if rounded is None else float(rounded.outliers.float().mean())
     view.strided.copy_(result.view(view.strided.shape))
+    share = None if rounded is None else float(rounded.outliers.float().mean())
     bits = method.average_bits(weight.shape, share)
     kept = len(keep) / len(weight)
     row = {
         "average_bits": bits * (1 - kept) + 16 * kept,
-        "outlier_share": share * (1 - kept),
+        "outlier_share": (share or 0.0) * (1 - kept),
         "kept_rows": len(keep),
         "weight_error": _share((result - weight).square().sum(), weight.square().sum()) ** 0.5,
         "output_error": None

@@ -19,6 +19,7 @@ from safetensors.torch import save_file as save_torch
 from monadnock.compression.packing import Arrays, unpack_matrix
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, Source
+from monadnock.models.components import parameters
 from monadnock.models.loading import quiet
 from monadnock.models.matrices import Matrix
 
@@ -34,13 +35,15 @@ def save_checkpoint(adapter: Adapter, folder: Path) -> Path:
         MonadnockError: if it cannot be written.
     """
     with _appearing(folder) as draft, quiet():
-        adapter.model.save_pretrained(draft)
+        moved = {id(adapter.model.get_parameter(name)): values for _, name, values in parameters(adapter)}
+        state = {name: moved.get(id(each), each) for name, each in adapter.model.state_dict(keep_vars=True).items()}
+        adapter.model.save_pretrained(draft, state_dict=state)
         _save_config(adapter, draft)
     return folder
 
 
-def save_packed(adapter: Adapter, matrices: Mapping[Matrix, tuple[Arrays, dict[str, Any]]], folder: Path) -> float:
-    """Write the packed matrices and all other parameters of the model, and return the stored bits of a weight.
+def save_packed(adapter: Adapter, matrices: Mapping[Matrix, tuple[Arrays, dict[str, Any]]], folder: Path) -> None:
+    """Write the packed matrices and all other parameters of the model.
 
     Args:
         adapter: the model; its other parameters are saved as they are.
@@ -52,20 +55,18 @@ def save_packed(adapter: Adapter, matrices: Mapping[Matrix, tuple[Arrays, dict[s
     """
     arrays = {f"{_key(matrix)}.{name}": each for matrix, (own, _) in matrices.items() for name, each in own.items()}
     facts = {_key(matrix): told for matrix, (_, told) in matrices.items()}
-    weights = sum(told["shape"][0] * told["shape"][1] for told in facts.values())
     packed = {id(adapter.stored(matrix.layer, matrix.module)): 0 for matrix in matrices}
     for matrix, (_, told) in matrices.items():
         packed[id(adapter.stored(matrix.layer, matrix.module))] += told["shape"][0] * told["shape"][1]
     rest = {
-        name: parameter.detach().cpu().contiguous()
-        for name, parameter in adapter.model.named_parameters()  # a shared one comes once
-        if packed.get(id(parameter)) != parameter.numel()
+        name: values.cpu().contiguous()
+        for _, name, values in parameters(adapter)
+        if packed.get(id(adapter.model.get_parameter(name))) != values.numel()
     }
     with _appearing(folder) as draft:
         save_file(arrays, draft / PACKED, {"matrices": json.dumps(facts)})
         save_torch(rest, draft / REST)
         _save_config(adapter, draft)
-    return 8 * sum(each.nbytes for each in arrays.values()) / weights
 
 
 def load_packed(folder: str | Path) -> Adapter:
@@ -100,9 +101,9 @@ def load_packed(folder: str | Path) -> Adapter:
             f"{folder} is damaged ({str(error).splitlines()[0]}); compress the model again."
         ) from error
     there = {id(adapter.stored(matrix.layer, matrix.module)) for matrix in map(_matrix, facts)}
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    there |= {id(each) for name, each in parameters.items() if name not in lost.missing_keys}  # tied ones share theirs
-    if lost.unexpected_keys or any(id(parameters[n]) not in there for n in lost.missing_keys if n in parameters):
+    asked = dict(model.named_parameters(remove_duplicate=False))
+    there |= {id(each) for name, each in asked.items() if name not in lost.missing_keys}  # tied ones share theirs
+    if lost.unexpected_keys or any(id(asked[name]) not in there for name in lost.missing_keys if name in asked):
         raise MonadnockError(f"{folder} is damaged: its parameters are not those that its config asks for.")
     return adapter
 

@@ -28,7 +28,9 @@ from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 
 WINDOWS = 8  # of the text's beginning, on which perplexity is measured
+LEFT = 16.0  # bits of a weight that is left as it is
 CALIBRATION = 32  # of its end, from which gptq and spqr take inputs
+NAMED = 4  # modules that are left out which a label names; it counts the others
 ALL = 10**9  # tokens: more than any text file has
 
 
@@ -128,16 +130,23 @@ class Job:
     @property
     def label(self) -> str:
         """The method in words, with what is spared."""
-        left = sorted(set(find_matrices(self.adapter)) - set(self.matrices))
-        spared = f", without {listed([str(matrix) for matrix in left], 4)}" if left else ""
-        return f"{self.method}{', massive rows kept' if self.keep else ''}{spared}"
+        left = [str(matrix) for matrix in sorted(set(find_matrices(self.adapter)) - set(self.matrices))]
+        told = str(self.method)
+        if self.calibrating is not None and len(self.calibrating.ids) != CALIBRATION:
+            told += f" calibration {len(self.calibrating.ids)}"
+        if self.keep:
+            told += ", massive rows kept"
+        if left:
+            told += f", without {listed(left, NAMED)}"
+        return told if len(left) <= NAMED else f"{told} ({_digits(left, 4)})"
 
     @property
     def part(self) -> str:
         """Name of its part of the tables."""
-        told = repr((self.measured.label, self.calibrating and self.calibrating.label, self.method))
-        told += repr(([str(matrix) for matrix in self.matrices], sorted((str(k), v) for k, v in self.keep.items())))
-        return f"{_slug(self.label)[:80]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        kept = sorted((str(matrix), rows) for matrix, rows in self.keep.items())
+        texts = self.measured.label, self.calibrating and self.calibrating.label
+        told = (texts, self.method, [str(matrix) for matrix in self.matrices], kept)
+        return f"{_slug(self.label)[:80]}-{_digits(told, 12)}"
 
     def measure(self, run: Run, step: Callable[[], None], *, save: bool) -> None:
         """Measure the model as it is and compressed; write both tables, and the model if it is to be saved."""
@@ -154,10 +163,19 @@ class Job:
             for window, ids in enumerate(self.measured.ids):
                 score(adapter, self.measured, window, after, last_output(adapter, ids), clean[window])
                 step()
-            stored = saving.write(run.path, self.part) if saving else None
+            self._tell(run, before, after, rows, saving)
+            if saving:
+                saving.write(run.path, self.part)
+
+    def _tell(
+        self, run: Run, before: Likelihood, after: Likelihood, rows: list[dict[str, Any]], saving: "Saving | None"
+    ) -> None:
+        """Write both tables."""
+        adapter = self.adapter
         sizes = {matrix: matrix.weight(adapter).read().numel() for matrix in find_matrices(adapter)}
         took = {matrix: row["average_bits"] for matrix, row in zip(self.matrices, rows, strict=True)}
-        bits = sum(took.get(matrix, 16.0) * size for matrix, size in sizes.items()) / sum(sizes.values())
+        bits = sum(took.get(matrix, LEFT) * size for matrix, size in sizes.items()) / sum(sizes.values())
+        stored = saving.bits(sizes) if saving else None
         found = [
             ("perplexity", after.perplexity, before.perplexity),
             ("kl", after.kl, 0.0),
@@ -185,10 +203,19 @@ class Saving:
             rows = self.before[found.matrix][list(found.kept)] if found.kept else found.rounded.weight[:0]
             self.packed[found.matrix] = pack_matrix(found.rounded, self.job.method.setting, rows, found.kept)
 
-    def write(self, folder: Path, name: str) -> float | None:
-        """Write the model into the folder of a run, and return the stored bits of a packed weight, if any is packed."""
+    def bits(self, sizes: Mapping[Matrix, int]) -> float | None:
+        """Return the stored bits of a weight, those of matrices that are not packed as if left; None if none is."""
+        if not self.packed:
+            return None
+        packed = 8.0 * sum(each.nbytes for arrays, _ in self.packed.values() for each in arrays.values())
+        left = sum(size for matrix, size in sizes.items() if matrix not in self.packed)
+        return (packed + LEFT * left) / sum(sizes.values())
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write the model into the folder of a run."""
         save_checkpoint(self.job.adapter, folder / "checkpoints" / name)
-        return save_packed(self.job.adapter, self.packed, folder / "packed" / name) if self.packed else None
+        if self.packed:
+            save_packed(self.job.adapter, self.packed, folder / "packed" / name)
 
 
 def _ends(adapter: Adapter, source: dict[str, Any], windows: int, calibration: int) -> tuple[Windows, Windows | None]:
@@ -250,6 +277,11 @@ def _massive_rows(run: Run, matrices: list[Matrix]) -> Rows:
             if matrix in matrices:
                 keep.setdefault(matrix, []).append(row["feature"])
     return keep
+
+
+def _digits(told: object, count: int) -> str:
+    """Return the first digits of the hash of something, which tell it from others that are named alike."""
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:count]
 
 
 def _slug(label: str) -> str:

@@ -15,6 +15,7 @@ METHODS = ("absmax", "magnitude", "rtn", "gptq", "spqr")
 GRANULARITIES = ("tensor", "row", "group")
 _BITS = {"absmax": 8, "magnitude": 16, "rtn": 4, "gptq": 4, "spqr": 3}
 _GRANULARITY = {"absmax": "tensor", "magnitude": "tensor", "rtn": "row", "gptq": "group", "spqr": "group"}
+_DAMPING = {"gptq": 0.01, "spqr": 1.0}
 _GROUP = 16
 _STATISTIC = 16  # bits of a scale, and of a zero
 _OUTLIER = 32  # bits of a weight kept apart, and of its place
@@ -78,7 +79,7 @@ class Method:
                 f"{name} with {bits} bits by {granularity} in groups of {group} was asked; it takes {least} to {most} "
                 "bits, and a group of at least 1 only by group."
             )
-        damping = (1.0 if name == "spqr" else 0.01) if damping is None else damping
+        damping = _DAMPING.get(name, 0.0) if damping is None else damping
         if not (0 <= share < 1 and threshold > 0 and 0 <= damping < math.inf):
             raise MonadnockError(
                 f"A share of {share}, a threshold of {threshold} and a damping of {damping} were asked; give a share "
@@ -91,6 +92,8 @@ class Method:
             return f"magnitude {self.share:.0%} {self.granularity}"
         place = f"group {self.group}" if self.group else self.granularity
         more = f" threshold {self.threshold:g}" if self.name == "spqr" else ""
+        if self.needs_inputs and self.damping != _DAMPING[self.name]:
+            more += f" damping {self.damping:g}"
         return f"{self.name} {self.bits} bits {place}{more}"
 
     @property
@@ -121,10 +124,14 @@ class Method:
         rounded = round_spqr(weight, hessian, replace(self.setting, group=self.group or weight.shape[1]))
         return rounded.weight, rounded
 
-    def average_bits(self, shape: torch.Size, outliers: float = 0.0) -> float:
-        """Return the bits of a weight of a matrix [out, in], with its statistics and its share of outliers (spqr).
+    def average_bits(self, shape: torch.Size, outliers: float | None = 0.0) -> float:
+        """Return the bits of a weight of a matrix [out, in], with its statistics and outliers.
 
         Order of columns and starts of rows are not counted, as in the paper; the stored form counts them.
+
+        Args:
+            shape: of the matrix.
+            outliers: share of weights kept apart (spqr); None for a matrix that got no input and was only rounded.
 
         Example:
             >>> Method.of("spqr").average_bits(torch.Size([576, 576]), 0.01773)
@@ -133,11 +140,11 @@ class Method:
         rows, columns = shape
         if self.name == "magnitude":
             return 16.0
-        if self.name == "spqr":
-            setting, group = self.setting, self.group or columns
-            first = 2 * (setting.statistics_bits or 0) / group
-            second = 2 * 2 * _STATISTIC / (group * setting.statistics_group)
-            return self.bits + first + second + outliers * _OUTLIER
+        grids = {"tensor": 1, "row": rows, "group": rows * -(-columns // (self.group or columns))}[self.granularity]
+        if self.name == "spqr" and outliers is not None:
+            setting = self.setting
+            shared = grids // rows * -(-rows // setting.statistics_group)  # grids of scales, and of zeros
+            statistics = 2 * (grids * (setting.statistics_bits or 0) + shared * 2 * _STATISTIC)
+            return self.bits + statistics / (rows * columns) + outliers * _OUTLIER
         kinds = 1 if self.name == "absmax" else 2  # a scale, and for grids that lie anywhere a zero
-        sharing = {"tensor": rows * columns, "row": columns, "group": self.group or columns}[self.granularity]
-        return self.bits + kinds * _STATISTIC / sharing
+        return self.bits + kinds * _STATISTIC * grids / (rows * columns)

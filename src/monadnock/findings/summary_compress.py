@@ -48,6 +48,7 @@ def matrices_told(tables: Tables) -> list[Told]:
     """Return every matrix and setting in words, the largest loss alone first."""
     table = tables["sensitivity"].sort("layer", maintain_order=True)
     patterns = tables.get("patterns")
+    several = table.select(_SETTING).n_unique() > 1
     told: list[tuple[float, Told]] = []
     for matrix in table.partition_by(*_KEY, *_SETTING, maintain_order=True):
         first = matrix.row(0, named=True)
@@ -57,13 +58,28 @@ def matrices_told(tables: Tables) -> list[Told]:
         largest = kinds.get("plain", first)
         words = in_words(here.to_dicts()) if first["num_tokens"] else "no token came here"
         name = f"{first['layer']} {first['module']}" + ("" if first["expert"] is None else f" {first['expert']}")
+        if several:
+            name += f" ({first['bits']} bits, {setting_name(first)})"
         top = _percent(largest["top_1e3"])
         told.append((largest["relative"] or 0.0, Told(name, compensated, plain, top, words)))
     return [each for _, each in sorted(told, key=lambda pair: -pair[0])]
 
 
+def setting_name(row: Mapping) -> str:
+    """Return what a matrix was rounded by, beside its bits, in words.
+
+    Example:
+        >>> setting_name({"group": 16, "damping": 0.01, "data": "32 x 1024 tokens of a text"})
+        'group 16, damping 0.01, 32 x 1024 tokens of a text'
+    """
+    shared = "row" if row["group"] is None else f"group {row['group']}"
+    return f"{shared}, damping {row['damping']:g}, {row['data']}"
+
+
 def _same(table: pl.DataFrame, row: Mapping) -> pl.DataFrame:
-    return table.filter(*(pl.col(name).eq_missing(row[name]) for name in (*_KEY, *_SETTING)))
+    """Return the patterns of a matrix and setting: of one kind, of sensitivities with compensation if it has them."""
+    here = table.filter(*(pl.col(name).eq_missing(row[name]) for name in (*_KEY, *_SETTING)))
+    return here.filter(pl.col("kind") == pl.col("kind").min())  # compensated is the first by name, too
 
 
 def _percent(share: float | None) -> str:

@@ -112,7 +112,7 @@ def _outputs(found: Findings) -> tuple[pl.DataFrame, str] | None:
     shared = rf"group {found.group}" if found.strategy == "group" else found.strategy
     known = table.filter(pl.col("output_error").is_finite(), pl.col("kept_rows").fill_null(0) == 0)
     for name in ROUNDERS:
-        pattern = rf"{name} {found.bits} bits {shared}(, without .*)?"
+        pattern = rf"{name} {found.bits} bits {shared}( damping [^ ,]+)?( calibration \d+)?(, without .*)?"
         for method in sorted(each for each in known["method"].unique() if each and re.fullmatch(pattern, each)):
             rows = known.filter(pl.col("method") == method).unique(KEY, keep="first")
             if rows.height >= MIN_MATRICES:
