@@ -11,7 +11,7 @@ from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, States
 from monadnock.models.matrices import Matrix
 from monadnock.models.replay import copied, replay
-from monadnock.models.start import run_layers
+from monadnock.models.start import Enough, run_layers
 from monadnock.sites import Site, Stream
 from monadnock.stats import SecondMoment
 
@@ -53,7 +53,7 @@ def walk(
     again: bool = False,
     step: Callable[[], None] = lambda: None,
 ) -> Iterator[LayerInputs]:
-    """Yield the inputs of each layer's matrices; each layer runs on what the one before gave, and is run once.
+    """Yield the inputs of each layer's matrices; each layer runs on what the one before gave.
 
     Only one layer's second moments are in memory, beside the states of all windows behind one layer. Layers after the
     last one that is asked for never run.
@@ -62,7 +62,9 @@ def walk(
         adapter: the model.
         windows: the calibration text.
         matrices: whose inputs are gathered.
-        again: run a layer once more before the walk goes on, because the caller changes its weights meanwhile.
+        again: the caller changes weights meanwhile: yield the matrices of a layer that read the same stream together,
+            in the order in which they run, each on inputs that the changed ones before give, and run the layer once
+            more before the walk goes on.
         step: called after each layer.
 
     Raises:
@@ -74,22 +76,34 @@ def walk(
     """
     states: list[Any] = [None] * len(windows.ids)
     for layer in range(max(matrix.layer for matrix in matrices) + 1):
-        inputs = LayerInputs(layer, [matrix for matrix in matrices if matrix.layer == layer])
-        outputs = [
-            _run(adapter, ids, layer, states[window], _watchers(inputs, window, len(states)))
-            for window, ids in enumerate(windows.ids)
-        ]
-        _check_finite(adapter, inputs)
-        if inputs.matrices:
+        chosen = [matrix for matrix in matrices if matrix.layer == layer]
+        outputs: list[Any] = []
+        for stage in _stages(chosen) if again else [chosen] * bool(chosen):
+            inputs = LayerInputs(layer, stage)
+            outputs = [
+                _run(adapter, ids, layer, states[window], _watchers(inputs, window, len(states), part=again))
+                for window, ids in enumerate(windows.ids)
+            ]
+            _check_finite(adapter, inputs)
             yield inputs
-            if again:
-                outputs = [_run(adapter, ids, layer, state, {}) for ids, state in zip(windows.ids, states, strict=True)]
+        if again or not chosen:
+            outputs = [_run(adapter, ids, layer, state, {}) for ids, state in zip(windows.ids, states, strict=True)]
         states = outputs
         step()
 
 
+def _stages(matrices: list[Matrix]) -> list[list[Matrix]]:
+    """Group the matrices of a layer by the stream that they read, in the order in which they run."""
+    streams = dict.fromkeys(_SEES.values())
+    stages = [[matrix for matrix in matrices if _SEES[matrix.module] is stream] for stream in streams]
+    return [stage for stage in stages if stage]
+
+
 def _run(adapter: Adapter, ids: Tensor, layer: int, state: Any, watchers: dict[Site, Any]) -> Any:
-    """Run one layer on what the one before gave for a window, and return what it gives, on the CPU."""
+    """Run one layer on what the one before gave for a window, and return what it gives, on the CPU.
+
+    None comes back if a watcher has seen enough before the layer's end.
+    """
     kept: list[Any] = []
     handle = adapter.layers[layer].register_forward_hook(lambda _module, _args, output: kept.append(copied(output)))
     try:
@@ -97,11 +111,14 @@ def _run(adapter: Adapter, ids: Tensor, layer: int, state: Any, watchers: dict[S
             run_layers(adapter, ids, watchers, lambda done: done == layer)
     finally:
         handle.remove()
-    return kept[0]
+    return kept[0] if kept else None
 
 
-def _watchers(inputs: LayerInputs, window: int, count: int) -> dict[Site, Any]:
-    """Return what takes in the states of one window at each stream that a matrix of this layer reads."""
+def _watchers(inputs: LayerInputs, window: int, count: int, *, part: bool) -> dict[Site, Any]:
+    """Return what takes in the states of one window at each stream that a matrix of this layer reads.
+
+    With `part` the pass ends where the one stream that is read has been seen.
+    """
     wanted = {(_SEES[matrix.module], matrix.expert) for matrix in inputs.matrices}
     streams = {stream for stream, _ in wanted}
     mixed = any(expert is not None for _, expert in wanted)
@@ -111,7 +128,12 @@ def _watchers(inputs: LayerInputs, window: int, count: int) -> dict[Site, Any]:
             inputs.moments.setdefault((stream, expert), SecondMoment(count)).update(States(values), window)
 
     def plain(stream: Stream) -> Callable[[States], None]:
-        return lambda batch: take(stream, None, batch.values)
+        def taking(batch: States) -> None:
+            take(stream, None, batch.values)
+            if part and not mixed:
+                raise Enough
+
+        return taking
 
     found: dict[Site, Any] = {
         Site(stream, inputs.layer): plain(stream) for stream in streams if (stream, None) in wanted

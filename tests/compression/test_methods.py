@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monadnock import MonadnockError
+from monadnock.calibrating import walk
 from monadnock.compression import METHODS, Method, compressed
 from monadnock.compression.simple import absmax, magnitude, nearest
 from monadnock.data.windows import Windows
@@ -164,19 +165,23 @@ def test_kept_rows_are_as_they_were_and_not_counted_in_scales(name):
         assert (error[True] - clean).norm() < (error[False] - clean).norm()
 
 
-def test_later_blocks_are_rounded_for_the_inputs_that_compressed_ones_give():
-    adapter, window = adapt(), text(4)
-    with compressed(adapter, Method.of("gptq", bits=2), window, matrices=[Matrix(0, "down"), Matrix(2, "q")]):
-        both = Matrix(2, "q").weight(adapter).read().clone()
-    with compressed(adapter, Method.of("gptq", bits=2), window, matrices=[Matrix(2, "q")]):
-        alone = Matrix(2, "q").weight(adapter).read().clone()
-    assert not torch.equal(both, alone)
+@pytest.mark.parametrize("first", [Matrix(0, "down"), Matrix(2, "v"), Matrix(2, "gate")])
+def test_each_is_rounded_for_the_inputs_that_those_before_give(first):
+    """Of an earlier block, and of its own: o after v, down after gate."""
+    adapter, window, method = adapt(), text(4), Method.of("gptq", bits=2)
+    then = Matrix(2, "down" if first.module == "gate" else "o")
+    weight = then.weight(adapter).read().clone()
+    with compressed(adapter, method, window, matrices=[first]):
+        (inputs,) = walk(adapter, window, [then])
+        expected, _ = method.apply(weight, inputs.moment(then).hessian)
+    with compressed(adapter, method, window, matrices=[first, then]):
+        torch.testing.assert_close(then.weight(adapter).read(), expected)
+    with compressed(adapter, method, window, matrices=[then]):
+        assert not torch.equal(then.weight(adapter).read(), expected)
 
 
 def test_output_error_is_that_of_the_layers_outputs():
     adapter, window = adapt(), text(4)
-    from monadnock.calibrating import walk
-
     matrix = Matrix(0, "q")
     (inputs,) = walk(adapter, window, [matrix])
     hessian, weight = inputs.moment(matrix).hessian, matrix.weight(adapter).read().clone()
@@ -185,3 +190,9 @@ def test_output_error_is_that_of_the_layers_outputs():
     expected = (change @ hessian * change).sum() / (weight.double() @ hessian * weight).sum()
     assert row["output_error"] == pytest.approx(float(expected), rel=1e-3)
     assert row["weight_error"] == pytest.approx(float(change.norm() / weight.double().norm()), rel=1e-4)
+
+
+def test_of_equal_weights_the_first_stay():
+    weight = torch.tensor([[2.0, -1.0, 1.0, 1.0], [1.0, 1.0, -2.0, 1.0]])
+    assert Method.of("magnitude", granularity="row").apply(weight)[0].tolist() == [[2, -1, 0, 0], [1, 0, -2, 0]]
+    assert Method.of("magnitude").apply(weight)[0].tolist() == [[2, -1, 1, 0], [0, 0, -2, 0]]

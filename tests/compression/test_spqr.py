@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monadnock import MonadnockError
-from monadnock.compression import Setting, round_spqr
+from monadnock.compression import Method, Setting, round_spqr
 from monadnock.compression.grid import Grid
 from monadnock.compression.spqr import inverse_factor
 
@@ -35,6 +35,17 @@ def test_it_gives_what_the_authors_code_gives(reference, name):
     assert (found.outliers == mask).float().mean() > 0.9999
     assert ((found.weight - expected).abs() < 1e-4).float().mean() > 0.9999
     assert found.threshold == pytest.approx(float(reference[f"{name}.threshold"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "bits"), [("spqr3_t0.2", 3), ("spqr4_t0.2", 4)])
+def test_with_statistics_as_they_are_stored_it_loses_as_much_as_the_authors_code(reference, name, bits):
+    """The form that `compress` takes: outliers and second-level statistics in float16."""
+    found = Method.of("spqr", bits=bits).apply(reference["W"], reference["H"])[1]
+    hessian, weight = reference["H"], reference["W"]
+    mine, theirs = (loss(weight, each, hessian) for each in (found.weight, reference[f"{name}.weight"]))
+    assert mine == pytest.approx(theirs, rel=0.005)
+    kept = int(reference[f"{name}.outliers"].sum())
+    assert int(found.outliers.sum()) == pytest.approx(kept, rel=0.05)
 
 
 def draw(rows, columns, seed=0):

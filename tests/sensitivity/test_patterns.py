@@ -120,12 +120,12 @@ def test_a_column_with_large_inputs_is_found(seed, index, kind):
 @few
 @given(SEED, st.integers(0, 3))
 def test_a_head_is_found_in_rows(seed, head):
-    weight, inputs = gaussian(seed)
-    weight[head * 16 : head * 16 + 16] *= 2
-    found = of(look(weight, hessian_of(inputs), q_like()), "attention_head")
+    weight, inputs = gaussian(seed, rows=128)
+    weight[head * 32 : head * 32 + 32] *= 2
+    found = of(look(weight, hessian_of(inputs), q_like(4, 32)), "attention_head")
     assert [row["head"] for row in found if row["found"]] == [head]
-    assert found[0]["axis"] == "row" and place(found[0]) == (head * 16, head * 16 + 16, 0, 64)
-    assert 3 < found[0]["score"] < 5.5 and found[0]["p_value"] == 0.001
+    assert found[0]["axis"] == "row" and place(found[0]) == (head * 32, head * 32 + 32, 0, 64)
+    assert 3 < found[0]["score"] < 5.5 and found[0]["p_value"] <= 0.005 and found[0]["aligned"] is True
 
 
 @few
@@ -203,14 +203,18 @@ def test_a_row_with_a_wide_grid_for_one_huge_weight_is_chance():
 
 
 def test_chance_is_found_as_often_as_p_values_say():
-    """Of 200 Gaussian matrices, about 5 % have p <= 0.05; 2 to 21 are the binomial's 99.9 %."""
+    """Of 200 Gaussian matrices, about 5 % have p <= 0.05; 2 to 21 are the binomial's 99.9 %.
+
+    Columns differ truly, as their factors are measured on few tokens: more of them have a small p, and few are found.
+    """
     p_values = {}
     for seed in range(200):
         weight, inputs = gaussian(seed, rows=32, columns=32)
         heads = q_like(4, 8) if seed % 2 else o_like(4, 8)
-        for row in look(weight, hessian_of(inputs), heads, seed=seed, permutations=39):
+        for row in look(weight, hessian_of(inputs), heads, seed=seed, permutations=99):
             p_values.setdefault(row["pattern"], []).append((row["p_value"], row["found"]))
-    del p_values["column"], p_values["unstructured"]
+    del p_values["unstructured"]
+    assert sum(found for _, found in p_values.pop("column")) <= 8
     assert set(p_values) == {"row", "partial_row", "attention_head", "rotary"}
     for pattern, seen in p_values.items():
         assert 2 <= sum(p <= 0.05 for p, _ in seen) <= 21, pattern
@@ -236,6 +240,31 @@ def test_nothing_is_found_in_gaussian_matrices(seed):
     rows = look(weight, hessian_of(inputs), heads, seed=seed, control_width=32)
     assert not [row for row in rows if row["found"]]
     assert of(rows, "unstructured")[0]["score"] > 0.9
+
+
+@pytest.mark.parametrize("plant", ["neighbours", "drift", "between"])
+def test_lines_that_are_alike_without_heads_are_no_heads(plant):
+    """Neighbours alike, a drift over all lines, and a stripe from the middle of one head to that of the next."""
+    count, found, p_values = 40, 0, []
+    for seed in range(count):
+        weight, inputs = gaussian(seed, rows=512)
+        generator = torch.Generator().manual_seed(seed)
+        size = torch.ones(512)
+        if plant == "neighbours":
+            noise, walk = torch.randn(512, generator=generator), [0.0]
+            for each in noise:
+                walk.append(0.7 * walk[-1] + 0.3 * float(each))
+            size = torch.tensor(walk[1:]).exp()
+        elif plant == "drift":
+            size = torch.linspace(0.3, 3, 512)
+        else:
+            size[32 + 64 * (seed % 7) :][:64] = 3
+        rows = of(look(weight * size[:, None], hessian_of(inputs), q_like(8, 64)), "attention_head")
+        found += any(row["found"] for row in rows)
+        p_values.append(rows[0]["p_value"])
+    assert found <= 1
+    if plant == "neighbours":
+        assert sum(p <= 0.05 for p in p_values) <= 0.25 * count
 
 
 # Invariances

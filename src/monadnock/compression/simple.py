@@ -62,5 +62,6 @@ def magnitude(weight: Tensor, share: float = 0.5, *, whole: bool = True) -> Tens
                 [0., 2.]])
     """
     flat = weight.reshape(1, -1) if whole else weight
-    gone = flat.abs().argsort(dim=1)[:, : int(share * flat.shape[1])]
+    order = flat.abs().argsort(dim=1, descending=True, stable=True)  # of equal ones the first stay
+    gone = order[:, flat.shape[1] - int(share * flat.shape[1]) :]
     return flat.scatter(1, gone, 0.0).view_as(weight)

@@ -14,8 +14,8 @@ from monadnock.sites import Site, Stream
 from monadnock.stats import RouterMean, Snapshot, preferred
 
 
-class _Enough(Exception):  # noqa: N818 - it ends a pass early and is no error
-    """Ends a forward pass after a layer."""
+class Enough(Exception):  # noqa: N818 - it ends a pass early and is no error
+    """Ends a pass of `run_layers`; a watcher raises it when it has seen what it wants."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def run_layers(
     Args:
         adapter: the model.
         ids: token ids of one window, [seq], or of several, [window, seq]; these are shown as one after another.
-        watchers: what is shown the states at each site, as for `observe`.
+        watchers: what is shown the states at each site, as for `observe`; one that raises `Enough` ends the pass there.
         enough: called with each layer (0-based) but the last, after its watchers.
 
     Returns:
@@ -121,11 +121,11 @@ def run_layers(
             if watch is not None:
                 watch(batch)
             if ran == adapter.num_layers or (enough is not None and enough(layer)):
-                raise _Enough  # from a hook: the layer, and what accelerate does around it, is done by now
+                raise Enough  # from a hook: the layer, and what accelerate does around it, is done by now
 
         return step
 
     ends = {Site(Stream.RESIDUAL, layer): after(layer) for layer in range(adapter.num_layers)}
-    with suppress(_Enough), observe(adapter, {**watchers, **ends}):
+    with suppress(Enough), observe(adapter, {**watchers, **ends}):
         adapter.forward(ids)
     return ran

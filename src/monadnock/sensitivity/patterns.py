@@ -60,7 +60,10 @@ def find_patterns(
     heads of W_o, elsewhere about 64 columns wide. Aligned: the largest score is larger than with all borders shifted by
     half a head (half of the matrices without a pattern are; and all may be if grids end with the heads).
     column: mean of a column over the median of all columns. The null rolls the s of each row.
-    attention_head: mean of a head's lines over that of all others. The null lets the lines change places.
+    attention_head: mean of a head's lines over that of all others. In the null heads exchange pieces of eight lines
+    (four rotary pairs) at the same place: lines next to each other are alike without any head (in W_q their means
+    correlate by 0.6), and single lines that change places would take that for one. Found only where it is aligned:
+    neighbouring heads differ more than with all borders shifted by a quarter, a half or three quarters of a head.
     rotary: correlation of the means of two lines that rotary turns together, less the mean of their head. The null
     lets lines change places within their head.
     unstructured: share of the variance that columns, and rows block by block, leave, per degree of freedom.
@@ -183,17 +186,20 @@ class _Looked:
         if count < 2 or count * width > len(lines):
             return []
         lines = lines[: count * width]
+        aligned = of.borders_fit(lines, width)
 
         def tell(stripe: int) -> dict[str, Any]:
             lines, (height, length) = (stripe * width, (stripe + 1) * width), self.levels.shape
             place = _place(lines, (0, length)) if axis == "row" else _place((0, height), lines)
-            return place | {"head": None if self.heads is None else stripe}
+            return place | {"head": None if self.heads is None else stripe, "aligned": aligned}
 
         def strongest(permuted: Tensor) -> Tensor:
-            return of.stripe_scores(permuted, width).amax((1, 2))
+            return of.stripe_scores(permuted.sum(1) / width, 1).amax(1)
 
-        chance = permuted_chance(lines[None], strongest, LINE_PERMUTATIONS, self.generator)
-        return _told("attention_head", axis, of.stripe_scores(lines, width), chance, tell)
+        pairs = None if self.heads is None else self.heads.pairs
+        pieces = of.piece_sums(lines.view(count, width), pairs)
+        chance = permuted_chance(pieces, strongest, LINE_PERMUTATIONS, self.generator)
+        return _told("attention_head", axis, of.stripe_scores(lines, width), chance, tell, possible=aligned)
 
     def rotary(self, heads: Heads) -> list[dict[str, Any]]:
         """Return whether lines that rotary turns together are alike."""
@@ -218,14 +224,20 @@ def _place(rows: tuple[int, int], columns: tuple[int, int]) -> dict[str, Any]:
 
 
 def _told(
-    pattern: str, axis: str, scores: Tensor, chance: Chance, tell: Callable[[int], dict[str, Any]]
+    pattern: str,
+    axis: str,
+    scores: Tensor,
+    chance: Chance,
+    tell: Callable[[int], dict[str, Any]],
+    *,
+    possible: bool = True,
 ) -> list[dict[str, Any]]:
     """Return a row for each place that is found, or one for the strongest that is not; scores are log10 of ratios."""
     rows: list[dict[str, Any]] = []
     best = scores.topk(min(MOST, len(scores)))
     for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         p_value = chance.p_value(score)
-        found = p_value <= P_VALUE and 10**score >= LEAST_RATIO[pattern]
+        found = possible and p_value <= P_VALUE and 10**score >= LEAST_RATIO[pattern]
         if found or not rows:
             told = {"score": 10**score, "null_score": 10**chance.median, "p_value": p_value, "found": found}
             rows.append(_EMPTY | {"pattern": pattern, "axis": axis} | told | tell(index))

@@ -10,6 +10,8 @@ from monadnock.sensitivity.shape import Heads
 
 FLOOR = 0.01  # in parts of the median of the s > 0
 BLOCK = 64  # columns of a part of a row, where no heads say
+PIECE, LEAST_PIECES = 8, 8  # lines of a piece of a head, and pieces that a head has where it is wide enough
+BORDERS = 1.2  # ours: borders of heads stand out by so much from shifted ones
 LEAST_SAMPLED = 8  # columns of a part that are looked at, at least
 
 
@@ -70,6 +72,53 @@ def stripe_scores(lines: Tensor, width: int) -> Tensor:
     means = lines.unflatten(-1, (-1, width)).mean(-1)
     count = means.shape[-1]
     return (means - means.mean(-1, keepdim=True)) * (count / (count - 1))
+
+
+def borders_fit(lines: Tensor, width: int) -> bool:
+    """Say whether neighbouring stripes differ more than with all borders shifted by a quarter, half or three quarters.
+
+    By BORDERS times in the sum of squared differences: where each stripe has a level of its own they do so about
+    twice; where lines drift, or a stripe lies elsewhere, they do not.
+
+    Args:
+        lines: mean of each line, [line]; whole stripes. What a shift leaves at both ends are narrower stripes.
+        width: lines of a stripe.
+
+    Example:
+        >>> borders_fit(torch.tensor([0.0, 0.0, 3.0, 3.0]), 2), borders_fit(torch.tensor([0.0, 3.0, 3.0, 0.0]), 2)
+        (True, False)
+    """
+
+    def spread(shift: int) -> float:
+        stripes = (torch.arange(len(lines), device=lines.device) + width - shift) // width
+        counts = stripes.bincount()
+        means = stripes.bincount(lines) / counts
+        return float(means[counts > 0].diff().square().sum())
+
+    return all(spread(0) > BORDERS * spread(width * part // 4) for part in (1, 2, 3) if width * part // 4)
+
+
+def piece_sums(lines: Tensor, pairs: Tensor | None) -> Tensor:
+    """Return the sum of each piece of each head, [piece, head]; lines of a piece are alike without any head.
+
+    Pieces are neighbours, and pairs that rotary turns together: eight lines, or an eighth of a narrow head.
+
+    Args:
+        lines: mean of each line, [head, line].
+        pairs: places in a head that rotary turns together, [2, pair].
+
+    Example:
+        >>> piece_sums(torch.arange(8.0).view(2, 4), torch.tensor([[0, 1], [2, 3]]))
+        tensor([[ 2., 10.],
+                [ 4., 12.]])
+    """
+    width = lines.shape[1]
+    size = max(1, min(PIECE, width // LEAST_PIECES))
+    turned = torch.tensor([], dtype=torch.int64) if pairs is None else pairs.t().flatten().cpu()  # pair by pair
+    rest = torch.tensor([line for line in range(width) if line not in set(turned.tolist())], dtype=torch.int64)
+    wide = max(2, size)
+    pieces = [*(turned.split(wide) if len(turned) else ()), *(rest.split(size) if len(rest) else ())]
+    return torch.stack([lines[:, piece.to(lines.device)].sum(1) for piece in pieces])
 
 
 def pair_score(lines: Tensor) -> Tensor:
