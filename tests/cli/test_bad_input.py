@@ -118,7 +118,7 @@ def test_a_place_that_is_taken_is_told_before_the_model_is_loaded(cli, model, wo
         (["show", "x" * 300], "cannot be looked into"),
         (["report", "nothing"], "nothing is not a run"),
         (["report", "run", "--out", "nothing/page.html"], "The report could not be written to nothing/page.html"),
-        (["report", "run", "--out", "run"], "The report could not be written"),
+        (["report", "run", "--out", "run"], "run is a folder; give a file for the report"),
         (["report", "run", "--out", "/dev/null/page.html"], "The report could not be written"),
         (["ls", "hats"], "There is no list of 'hats'"),
         (["ls", "probe"], "did you mean probes"),

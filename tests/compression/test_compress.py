@@ -51,7 +51,7 @@ def test_effects_are_those_of_the_compressed_model(run_it):
     rows = run.table("effects").to_dicts()
     assert {row["metric"] for row in rows} == {"perplexity", "kl", "top1_agreement", "average_bits"}
     assert {row["mode"] for row in rows} == {"compress"} and {row["method"] for row in rows} == {"absmax 8 bits tensor"}
-    measured, _ = module._ends(adapter, _source(run_it), 3, 0)
+    measured, _ = module._ends(adapter, _source(run_it), 3, None, False)
     (row,) = [row for row in rows if row["metric"] == "perplexity"]
     assert row["baseline"] == pytest.approx(perplexity(adapter, measured), rel=1e-5)
     with compressed(adapter, Method.of("absmax")):
@@ -169,8 +169,12 @@ def test_skipped_modules_stay_as_they_are(run_it):
     ("options", "told"),
     [
         ({"method": "sqpr"}, "no compressor 'sqpr'"),
-        ({"windows": 0}, "0 windows and 4 for calibration"),
-        ({"method": "gptq", "windows": 100}, "none is left for calibration"),
+        ({"windows": 0}, "0 windows for measuring were asked"),
+        ({"method": "gptq", "windows": 100}, "100 windows for measuring and 4 for calibration .* has 17 of 24"),
+        ({"method": "gptq", "windows": 17, "calibration": None}, "none is left for calibration"),
+        ({"calibration": 40, "method": "gptq"}, "3 windows for measuring and 40 for calibration .* ask for fewer"),
+        ({"share": 0.3}, "absmax has no use for a share; magnitude have"),
+        ({"method": "gptq", "threshold": 0.3}, "gptq has no use for a threshold"),
         ({"skip": ["re:["]}, "cannot be read"),
         ({"skip": ["model.layers.1.mlp.down_prj"]}, "no module 'model.layers.1.mlp.down_prj'.*down_proj"),
         ({"skip": ["re:.*"]}, "nothing is left to compress"),

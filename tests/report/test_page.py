@@ -190,14 +190,14 @@ def test_broken_values_are_told_first(make_run):
 
 def test_a_page_appears_whole_or_not_at_all(make_run, tmp_path, monkeypatch):
     run = make_run([])
-    path = tmp_path / "page.html"
-    path.write_text("before")
+    path = write_report(run, tmp_path / "page.html")
+    before = path.read_text()
     monkeypatch.setattr(
         "pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(MonadnockError, match=r"could not be written to .*page\.html: No space left on device\.$"):
         write_report(run, path)
-    assert path.read_text() == "before"
+    assert path.read_text() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["page.html", "run"]
 
 

@@ -26,8 +26,12 @@ def command(
     ] = None,
     bits: Annotated[int | None, typer.Option(help="bits of a weight  [default: 8 absmax, 4 rtn gptq, 3 spqr]")] = None,
     group: Annotated[int | None, typer.Option(help="columns that share a scale  [default: 16 by group]")] = None,
-    share: Annotated[float, typer.Option(help="of weights that magnitude pruning sets to 0")] = 0.5,
-    threshold: Annotated[float, typer.Option(help="of spqr; lower: more outliers kept apart")] = 0.2,
+    share: Annotated[
+        float | None, typer.Option(help="of weights that magnitude pruning sets to 0  [default: 0.5]")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="of spqr; lower: more outliers kept apart  [default: 0.2]")
+    ] = None,
     keep_massive: Annotated[bool, typer.Option("--keep-massive", help="keep massive rows in 16 bits")] = False,
     skip: Annotated[
         str | None, typer.Option(help="modules left as they are, by checkpoint names, or re:PATTERN; comma-separated")
@@ -38,8 +42,10 @@ def command(
     save: Annotated[bool, typer.Option("--save", help="write the compressed model into the run's folder")] = False,
     text: options.Text = None,
     dataset: options.Dataset = None,
-    windows: Annotated[int, typer.Option(help="first windows of the text, to measure on")] = 8,
-    calibration: Annotated[int, typer.Option(help="last windows of the text, for gptq and spqr")] = 32,
+    windows: Annotated[int | None, typer.Option(help="first windows of the text, to measure on  [default: 8]")] = None,
+    calibration: Annotated[
+        int | None, typer.Option(help="last windows of the text, for gptq and spqr  [default: 32]")
+    ] = None,
     length: options.Length = None,
     bos: options.Bos = None,
     dtype: options.Dtype = "auto",

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import polars as pl
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -78,5 +79,9 @@ def tell(run: Run, most: int = 20) -> None:
         "with the best compensation by the other weights, and alone, without any."
     )
     Console().print(grid)
+    table = run.table("sensitivity")
+    short = table.filter(pl.col("num_tokens") < pl.col("num_inputs")).select("layer", "module", "expert").n_unique()
+    if short:
+        print(f"{short} of them saw fewer tokens than they have inputs: the damping decides there; raise --tokens.")
     if len(told) > most:
         print(f"{most} of {len(told)} matrices, those with the largest loss alone.")

@@ -43,15 +43,15 @@ def compress(
     granularity: str | None = None,
     bits: int | None = None,
     group: int | None = None,
-    share: float = 0.5,
-    threshold: float = 0.2,
+    share: float | None = None,
+    threshold: float | None = None,
     keep_massive: bool = False,
     skip: Sequence[str] | Callable[[str], bool] = (),
     save: bool = False,
     text: str | Path | None = None,
     dataset: str | None = None,
-    windows: int = WINDOWS,
-    calibration: int = CALIBRATION,
+    windows: int | None = None,
+    calibration: int | None = None,
     length: int | None = None,
     bos: bool | None = None,
     progress: bool = True,
@@ -70,15 +70,15 @@ def compress(
         granularity: tensor, row or group; by default tensor (absmax, magnitude), row (rtn) or group (gptq, spqr).
         bits: of a weight; by default 8 (absmax), 4 (rtn, gptq) or 3 (spqr).
         group: columns that share a scale, 16 by default where there are groups.
-        share: of the weights that magnitude pruning sets to 0.
-        threshold: of spqr; lower means more outliers.
+        share: of the weights that magnitude pruning sets to 0, 0.5 by default.
+        threshold: of spqr, 0.2 by default; lower means more outliers.
         keep_massive: keep the massive rows of W_up and W_gate, which the run names, in 16 bits.
         skip: modules that are left as they are, by their names in the checkpoint: whole, or `re:` and a pattern; or a
             function that says of a name whether it is left, as `Recipe.keeps`.
         save: write the model as a checkpoint, for spqr packed too, into the run's folder.
         text, dataset: see `scan`.
-        windows: how many first windows are for measuring.
-        calibration: how many last windows are for calibration.
+        windows: how many first windows are for measuring, by default 8, or all of a shorter text.
+        calibration: how many last windows are for calibration, by default 32, or what is left.
         length: tokens of a window, by default 1024.
         bos: put BOS in front of each window; by default if the tokenizer has one.
         progress: show a progress bar when the output is a terminal.
@@ -97,14 +97,15 @@ def compress(
     if not isinstance(method, Method):
         how: dict[str, Any] = {"granularity": granularity, "bits": bits, "group": group}
         method = Method.of(method, share=share, threshold=threshold, **how)
-    if windows < 1 or calibration < 1:
-        raise MonadnockError(f"{windows} windows and {calibration} for calibration were asked; give at least 1 each.")
+    for what, count in (("measuring", windows), ("calibration", calibration)):
+        if count is not None and count < 1:
+            raise MonadnockError(f"{count} windows for {what} were asked; give at least 1.")
     check_text(text, dataset)
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     matrices = _matrices(adapter, skip)
     source: dict[str, Any] = {"text": text, "dataset": dataset, "length": length, "bos": bos}
-    measured, calibrating = _ends(adapter, source, windows, calibration if method.needs_inputs else 0)
+    measured, calibrating = _ends(adapter, source, windows, calibration, method.needs_inputs)
     run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=length or 1024, **source)
     with evaluating(adapter.model):
         check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
@@ -218,12 +219,20 @@ class Saving:
             save_packed(self.job.adapter, self.packed, folder / "packed" / name)
 
 
-def _ends(adapter: Adapter, source: dict[str, Any], windows: int, calibration: int) -> tuple[Windows, Windows | None]:
-    """Return the first windows of the text, and the last ones, which are others."""
+def _ends(
+    adapter: Adapter, source: dict[str, Any], asked: int | None, asked_last: int | None, calibrates: bool
+) -> tuple[Windows, Windows | None]:
+    """Return the first windows of the text, and the last ones, which are others; None if none are needed."""
+    windows, calibration = asked or WINDOWS, (asked_last or CALIBRATION) if calibrates else 0
     enough = ALL if source["dataset"] is None else (source["length"] or 1024) * (windows + calibration)
     whole = text_windows(adapter, tokens=enough, **source)
     count = min(windows, len(whole.ids))
     rest = min(calibration, len(whole.ids) - count)
+    if (asked and count < asked) or (calibrates and asked_last and 0 < rest < asked_last):
+        raise MonadnockError(
+            f"{windows} windows for measuring and {calibration} for calibration were asked, and {whole.source} has "
+            f"{len(whole.ids)} of {whole.ids.shape[1]} tokens; ask for fewer, or give a longer text."
+        )
     if calibration and rest < 1:
         raise MonadnockError(
             f"{whole.source} has {len(whole.ids)} windows of {whole.ids.shape[1]} tokens, {windows} of them are for "

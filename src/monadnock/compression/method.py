@@ -16,6 +16,7 @@ GRANULARITIES = ("tensor", "row", "group")
 _BITS = {"absmax": 8, "magnitude": 16, "rtn": 4, "gptq": 4, "spqr": 3}
 _GRANULARITY = {"absmax": "tensor", "magnitude": "tensor", "rtn": "row", "gptq": "group", "spqr": "group"}
 _DAMPING = {"gptq": 0.01, "spqr": 1.0}
+_USERS = {"share": ("magnitude",), "threshold": ("spqr",), "damping": ("gptq", "spqr")}
 _GROUP = 16
 _STATISTIC = 16  # bits of a scale, and of a zero
 _OUTLIER = 32  # bits of a weight kept apart, and of its place
@@ -55,8 +56,8 @@ class Method:
         granularity: str | None = None,
         bits: int | None = None,
         group: int | None = None,
-        share: float = 0.5,
-        threshold: float = 0.2,
+        share: float | None = None,
+        threshold: float | None = None,
         damping: float | None = None,
     ) -> "Method":
         """Return a compressor, with its own defaults for what is not given.
@@ -66,6 +67,10 @@ class Method:
         """
         if name not in METHODS:
             raise MonadnockError(f"There is no compressor {name!r}: {nearest_name(name, METHODS)}")
+        given = {"share": share, "threshold": threshold, "damping": damping}
+        for what, users in _USERS.items():
+            if given[what] is not None and name not in users:
+                raise MonadnockError(f"{name} has no use for a {what}; {' and '.join(users)} have one.")
         granularity = granularity or ("group" if group else _GRANULARITY[name])
         bits = _BITS[name] if bits is None else bits
         group = (group or _GROUP) if granularity == "group" else group
@@ -74,11 +79,16 @@ class Method:
         least, most = (2, 16) if name == "absmax" else (16, 16) if name == "magnitude" else (1, 8)
         if granularity not in allowed:
             raise MonadnockError(f"{name} by {granularity} was asked; it works by {' or '.join(allowed)}.")
-        if not least <= bits <= most or (group is not None and (group < 1 or granularity != "group")):
+        if name == "magnitude" and bits != most:
+            raise MonadnockError(f"magnitude with {bits} bits was asked; it prunes, and leaves 16 bits to the rest.")
+        if not least <= bits <= most:
+            raise MonadnockError(f"{name} with {bits} bits was asked; it takes {least} to {most}.")
+        if group is not None and (group < 1 or granularity != "group"):
             raise MonadnockError(
-                f"{name} with {bits} bits by {granularity} in groups of {group} was asked; it takes {least} to {most} "
-                "bits, and a group of at least 1 only by group."
+                f"{name} by {granularity} in groups of {group} was asked; a group has at least 1 column, and goes with "
+                "granularity group only."
             )
+        share, threshold = (0.5 if share is None else share), (0.2 if threshold is None else threshold)
         damping = _DAMPING.get(name, 0.0) if damping is None else damping
         if not (0 <= share < 1 and threshold > 0 and 0 <= damping < math.inf):
             raise MonadnockError(

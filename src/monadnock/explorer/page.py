@@ -1,10 +1,8 @@
 """Puts a map's page together and writes it in one step."""
 
 import base64
-import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from monadnock.explorer import colours, marks, words
 from monadnock.explorer.pools import OVERVIEW, as_bytes, finest
 from monadnock.explorer.tiles import SIDE, bits_for, packed, tiles
 from monadnock.explorer.weights import LEVELS, Weights, read_weights
+from monadnock.findings.pages import write_file
 from monadnock.findings.run import Run
 from monadnock.findings.words import printable
 
@@ -44,18 +43,11 @@ def write_map(run: Run, name: str, path: str | Path | None = None) -> Path:
     """
     weights, facts = read_weights(run, name)
     path = run.path / "maps" / f"{name}.html" if path is None else Path(path)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            file.writelines(_page(run, weights, facts))
-        draft.replace(path)
     except OSError as error:
         raise MonadnockError(f"The map could not be written to {path}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):  # where it could not be made, there is nothing to remove
-            draft.unlink()
-    return path
+    return write_file(path, _page(run, weights, facts), what="map", verb="map")
 
 
 def _page(run: Run, weights: Weights, facts: Mapping[str, str]) -> Iterator[bytes]:

@@ -153,7 +153,7 @@ class Adapter:
             expert: which expert, for gate, up and down of a mixture-of-experts layer.
         """
         path = self._spec(role)[0]
-        return self._cut(self._values(layer, path, "weight"), role, expert)
+        return self.cut(self._values(layer, path, "weight"), role, expert)
 
     def _values(self, layer: int, path: str, name: str) -> Any:
         """Return the values of a module's parameter, or of the parameter at `path` itself, wherever they are kept."""
@@ -167,9 +167,10 @@ class Adapter:
         path = self._spec(role)[0]
         bare = isinstance(self.module(layer, path), Tensor)
         stored = self._values(layer, path, "_bias" if bare else "bias")
-        return None if stored is None else self._cut(stored, role, expert)
+        return None if stored is None else self.cut(stored, role, expert)
 
-    def _cut(self, stored: Tensor, role: str, expert: int | None) -> WeightView:
+    def cut(self, stored: Tensor, role: str, expert: int | None) -> WeightView:
+        """Return the part [out, in] of a parameter that a role has, or of a tensor of its shape."""
         if self.family.experts and role in ("gate", "up", "down"):
             if expert is None:
                 raise ValueError(f"{role} of a mixture-of-experts layer needs an expert")

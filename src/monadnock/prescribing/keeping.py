@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from monadnock.prescribing.bounds import KEEP_RATIO, KEEP_SHARE
-from monadnock.prescribing.noise import KEY, WEIGHTS, WRITER, Noise, noise
+from monadnock.prescribing.noise import KEY, MIN_MATRICES, WEIGHTS, WRITER, Noise, noise
 from monadnock.prescribing.prescription import Findings, Prescription, place
 
 # Matrices that servers hold as one (vLLM does, and refuses a checkpoint that keeps a part of one only).
@@ -45,7 +45,12 @@ def keep_modules(found: Findings) -> list[Prescription]:
     """
     judged = noise(found)
     if judged is None:
-        told = f"What rounding costs was not measured; {found.command('sensitivity')} measures every matrix."
+        measured = any(found.get(name) is not None for name in ("sensitivity", "compressions"))
+        few = f"was measured in fewer than {MIN_MATRICES} matrices of one setting, too few for a median"
+        told = (
+            f"What rounding costs {few if measured else 'was not measured'}; {found.command('sensitivity')} measures "
+        )
+        told += "every matrix."
         return [Prescription("not_judged", told)]
     told = judged.table.filter(pl.col("noise").is_finite()).sort("noise", descending=True)
     median = told["noise"].median()

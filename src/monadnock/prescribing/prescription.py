@@ -95,7 +95,9 @@ class Findings:
         return found if found is not None and found.height else None
 
     def command(self, verb: str, options: str = "") -> str:
-        """Return the command that would add to this run what is missing."""
+        """Return the command that would add to this run what is missing; a scan can only begin one."""
+        if verb == "scan":
+            return f"`monadnock scan {shlex.quote(self.manifest.model.id)} --out DIR`, before all else in a new run,"
         return f"`monadnock {verb} {shlex.quote(self.manifest.model.id)} {options}--out {self.where}`"
 
 

@@ -9,9 +9,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
 from monadnock.errors import MonadnockError, nearest
+from monadnock.findings.pages import write_file
 
 Strategy = Literal["tensor", "row", "group"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+MARK = "# monadnock prescribe\n"  # the first line, by which a recipe may be replaced
 STAGE, MODIFIERS, MODIFIER = "quant_stage", "quant_modifiers", "QuantizationModifier"
 LINEAR = "Linear"  # a target that stands for every linear layer
 PRESET = re.compile(r"W([2-8])A16", re.IGNORECASE)
@@ -102,10 +104,7 @@ def write_recipe(recipe: Recipe, path: Path, notes: tuple[str, ...] = ()) -> Non
     modifier = {"ignore": [*recipe.ignore], "config_groups": {"group_0": scheme}}
     body = yaml.safe_dump({STAGE: {MODIFIERS: {MODIFIER: modifier}}}, sort_keys=False, width=120)
     head = "".join(f"# {line.encode('unicode_escape').decode('ascii')}\n" for line in notes)
-    try:
-        path.write_text(head + body, encoding="utf-8")
-    except OSError as error:
-        raise MonadnockError(f"The recipe could not be written to {path}: {error.strerror}.") from error
+    write_file(path, [(MARK + head + body).encode()], what="recipe", verb="prescribe", mark=MARK.strip().encode())
 
 
 class _Part(BaseModel):

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from monadnock.errors import MonadnockError
+from monadnock.findings.pages import check_replaceable, write_file
 from monadnock.findings.words import listed
 from monadnock.relations.compare import Comparison
 from monadnock.relations.compare_join import Side
 from monadnock.report import compare_charts, compare_lists, facts, text
-from monadnock.report.page import fill, write_page
+from monadnock.report.page import fill
 from monadnock.report.parts import Block
 
 _VERB = "compare"
@@ -73,24 +73,8 @@ def write_comparison(comparison: Comparison, path: str | Path = "compare.html") 
         >>> write_comparison(compare("runs/base", "runs/tuned"))  # doctest: +SKIP
         PosixPath('compare.html')
     """
-    path = Path(path)
-    check_free(path)
-    return write_page(render(comparison), path)
-
-
-def check_free(path: Path) -> None:
-    """Raise a `MonadnockError` unless there is nothing at the path, or a page of a comparison."""
-    try:
-        if not path.exists():
-            return
-        if path.is_dir():
-            raise MonadnockError(f"{path} is a folder; give a file for the page, as {path / 'compare.html'}.")
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise MonadnockError(f"The page cannot be written to {str(path)[:80]}: {error.strerror or error}.") from error
-    if f'<meta name="generator" content="monadnock {_VERB}">'.encode() not in head:
-        raise MonadnockError(f"{path} is there and is no page of `monadnock compare`; give another file with --out.")
+    check_replaceable(Path(path), what="page", verb=_VERB)  # before anything slow
+    return write_file(Path(path), [render(comparison).encode()], what="page", verb=_VERB)
 
 
 def render(comparison: Comparison) -> str:

@@ -1,10 +1,8 @@
 """Puts the page together from a run and writes it in one step."""
 
 import base64
-import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +15,8 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from monadnock.errors import MonadnockError
 from monadnock.findings.manifest import Manifest
+from monadnock.findings.pages import write_file
 from monadnock.findings.run import Run
 from monadnock.findings.schema import TABLES
 from monadnock.report import (
@@ -96,25 +94,8 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         >>> write_report(Run.open("demo"))  # doctest: +SKIP
         PosixPath('demo/report.html')
     """
-    return write_page(render(run), Path(path) if path is not None else run.path / "report.html")
-
-
-def write_page(page: str, path: Path) -> Path:
-    """Write a page in one step and return its path.
-
-    Raises:
-        MonadnockError: if it cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        draft.write_text(page, encoding="utf-8", newline="\n")
-        draft.replace(path)
-    except OSError as error:
-        raise MonadnockError(f"The report could not be written to {path}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):  # where it could not be made, there is nothing to remove
-            draft.unlink()
-    return path
+    path = Path(path) if path is not None else run.path / "report.html"
+    return write_file(path, [render(run).encode()], what="report", verb="report")
 
 
 def render(run: Run) -> str:

@@ -1,6 +1,7 @@
 """What rounding one weight costs the layer's output: with the best compensation, without any, and in GPTQ's order."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from monadnock.compression import Setting, round_spqr
 from monadnock.compression.grid import Grid
-from monadnock.errors import MonadnockError
+from monadnock.errors import MonadnockError, nearest
 
 KINDS = ("compensated", "plain", "sequential")
 
@@ -72,6 +73,25 @@ def squared_errors(weight: Tensor, bits: int, group: int | None = None) -> Tenso
     return torch.cat([(part - Grid.fit(part, bits).round(part)).square() for part in weight.split(size, dim=1)], 1)
 
 
+def check_setting(kinds: Sequence[str], bits: int, group: int | None, damping: float) -> None:
+    """Refuse kinds of sensitivity and settings that there are not.
+
+    Raises:
+        MonadnockError: with what there is.
+    """
+    if not kinds:
+        raise MonadnockError(f"No kind of sensitivity was asked; there are {', '.join(KINDS)}.")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise MonadnockError(f"There is no kind of sensitivity {kind!r}: {nearest(kind, KINDS)}")
+    if not 1 <= bits <= 8:
+        raise MonadnockError(f"{bits} bits were asked; give 1 to 8.")
+    if group is not None and group < 1:
+        raise MonadnockError(f"Groups of {group} columns were asked; give at least 1.")
+    if not 0 <= damping < math.inf:
+        raise MonadnockError(f"A damping of {damping} was asked; give at least 0.")
+
+
 def sensitivity_of(
     weight: Tensor, hessian: Tensor, kind: str, *, bits: int = 3, group: int | None = None, damping: float = 0.01
 ) -> Tensor:
@@ -80,7 +100,7 @@ def sensitivity_of(
     compensated: (w - quant(w))^2 / (2 [H^-1]_jj), the loss of the best compensation after rounding one weight alone.
     plain: (w - quant(w))^2 H_jj / 2, the loss without compensation. sequential: the same as compensated, but of the
     weight as it is when its turn comes and with the inputs that are left, column by column, large inputs first, as
-    GPTQ rounds; these add up to the loss of the whole rounded matrix.
+    GPTQ rounds; these add up to the loss of the whole rounded matrix under the damped Hessian.
 
     Args:
         weight: [out, in].
@@ -91,13 +111,19 @@ def sensitivity_of(
         damping: added to the Hessian's diagonal, in parts of its mean (plain has none).
 
     Raises:
-        MonadnockError: if the damped Hessian is singular.
+        MonadnockError: if the damped Hessian is singular, shapes do not fit, or a setting makes no sense.
 
     Example:
         >>> one = sensitivity_of(torch.tensor([[0.0, 0.4, 7.0]]), 2 * torch.eye(3).double(), "plain")
         >>> [round(each, 2) for each in one[0].tolist()]
         [0.0, 0.16, 0.0]
     """
+    check_setting((kind,), bits, group, damping)
+    if weight.dim() != 2 or hessian.shape != (weight.shape[1], weight.shape[1]):
+        raise MonadnockError(
+            f"A weight of shape {tuple(weight.shape)} came with a Hessian of {tuple(hessian.shape)}; it has to be "
+            "square, as wide as the inputs."
+        )
     weight = weight.detach().float()
     if kind == "sequential":
         setting = Setting(bits, group or weight.shape[1], None, threshold=math.inf, damping=damping)

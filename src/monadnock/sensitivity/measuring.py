@@ -9,13 +9,12 @@ from torch import Tensor
 
 from monadnock.calibrating import walk
 from monadnock.data.text import check_text
-from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
 from monadnock.models.matrices import Matrix, find_matrices
 from monadnock.preparing import bar, evaluating, known_run, open_model, text_windows
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
-from monadnock.sensitivity.loss import KINDS, factors, sensitivity_of, squared_errors
+from monadnock.sensitivity.loss import KINDS, check_setting, factors, sensitivity_of, squared_errors
 from monadnock.sensitivity.mapping import map_facts, map_name, map_tensors
 from monadnock.sensitivity.patterns import find_patterns
 from monadnock.sensitivity.shape import Shapes
@@ -78,14 +77,7 @@ def measure(
         >>> run = measure("smollm2", layers=[11], modules=["self_attn.o_proj"])  # doctest: +SKIP
         >>> run.table("sensitivity")["top_1e3"].to_list()  # doctest: +SKIP
     """
-    for kind in kinds:
-        if kind not in KINDS:
-            raise MonadnockError(f"There is no kind of sensitivity {kind!r}: {nearest(kind, KINDS)}")
-    if not kinds or not 1 <= bits <= 8 or (group is not None and group < 1) or not 0 <= damping < float("inf"):
-        raise MonadnockError(
-            f"{bits} bits in groups of {group} with damping {damping} and {len(kinds)} kinds were asked; give 1 to 8 "
-            "bits, groups of at least 1, a damping of at least 0, and one kind or more."
-        )
+    check_setting(kinds, bits, group, damping)
     check_text(text, dataset)
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
