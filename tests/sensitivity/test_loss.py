@@ -137,3 +137,22 @@ def test_nothing_at_all_has_no_shares():
     row = share_row(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(3, 3).double())
     assert row["total"] == 0 and row["relative"] is None and row["top_1e3"] is None
     assert line_rows(torch.zeros(2, 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        ("foo", {}, "no kind of sensitivity 'foo'"),
+        ("plain", {"bits": 0}, "0 bits were asked"),
+        ("plain", {"group": 0}, "Groups of 0 columns"),
+        ("compensated", {"damping": -1.0}, "A damping of -1.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_told(kind, options, told):
+    with pytest.raises(MonadnockError, match=told):
+        sensitivity_of(torch.randn(4, 6), torch.eye(6), kind, **options)
+
+
+def test_a_hessian_of_another_width_is_told():
+    with pytest.raises(MonadnockError, match=r"shape \(4, 6\) came with a Hessian of \(5, 5\)"):
+        sensitivity_of(torch.randn(4, 6), torch.eye(5), "plain")

@@ -47,10 +47,8 @@ def keep_modules(found: Findings) -> list[Prescription]:
     if judged is None:
         measured = any(found.get(name) is not None for name in ("sensitivity", "compressions"))
         few = f"was measured in fewer than {MIN_MATRICES} matrices of one setting, too few for a median"
-        told = (
-            f"What rounding costs {few if measured else 'was not measured'}; {found.command('sensitivity')} measures "
-        )
-        told += "every matrix."
+        told = f"What rounding costs {few if measured else 'was not measured'}; "
+        told += f"{found.command('sensitivity')} measures every matrix."
         return [Prescription("not_judged", told)]
     told = judged.table.filter(pl.col("noise").is_finite()).sort("noise", descending=True)
     median = told["noise"].median()

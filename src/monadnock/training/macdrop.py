@@ -138,7 +138,7 @@ def bare_adapter(model: Any, tokenizer: Any) -> Adapter:
     """Return the adapter of the transformers model inside what peft, DDP or torch.compile put around it."""
     from accelerate.utils import extract_model_from_parallel
 
-    inner = extract_model_from_parallel(model, keep_torch_compile=False)
+    inner: Any = extract_model_from_parallel(model, keep_torch_compile=False)
     if hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
     return Adapter(inner, tokenizer, Source(getattr(inner, "name_or_path", "") or "model", "object"))
