@@ -29,7 +29,7 @@ def test_a_failure_leaves_the_older_file_and_no_draft(tmp_path):
         yield generator("map")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(MonadnockError, match="could not be written to .*: No space left on device"):
+    with pytest.raises(MonadnockError, match=r"could not be written to .*: No space left on device"):
         write_file(path, parts(), what="map", verb="map")
     assert path.read_bytes().endswith(b"one") and list(tmp_path.iterdir()) == [path]
 

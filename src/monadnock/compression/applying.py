@@ -49,8 +49,8 @@ def compressed(
 ) -> Iterator[list[dict[str, Any]]]:
     """Compress matrices of the model for the time of the block; afterwards every bit is as before.
 
-    gptq and spqr go block after block: the inputs of a block are those that the blocks before give when they are
-    compressed already, and all matrices of a block see the inputs of the block as it was.
+    gptq and spqr go block after block, and in a block stage after stage (q, k and v; o; gate and up; down): inputs are
+    those that all before give when they are compressed already.
 
     Args:
         adapter: the model.
