@@ -8,8 +8,9 @@ from monadnock.findings.tables_explain import CHAIN, EXPLAINED
 from monadnock.findings.tables_read import READ
 from monadnock.findings.tables_scan import SCAN
 from monadnock.findings.tables_study import STUDIES
+from monadnock.findings.tables_train import TRAINED
 
-_ALL = (*SCAN, *EXPLAINED, *ATTACKS, *CHAIN, *STUDIES, *READ, *COMPRESSED)
+_ALL = (*SCAN, *EXPLAINED, *ATTACKS, *CHAIN, *STUDIES, *READ, *COMPRESSED, *TRAINED)
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}
 
 

@@ -113,6 +113,10 @@ class MacDropCallback(TrainerCallback):
         """Take all hooks away."""
         self.remove()
 
+    def take_aims(self, run: Run) -> None:
+        """Take the rows that a run names, in place of finding them when training begins."""
+        self.aims = aims_of(run, self.k)
+
     def remove(self) -> None:
         """Take all hooks away; only needed after a training that ended with an exception, to train otherwise."""
         if self._rows is not None:

@@ -56,6 +56,7 @@ class MaskedRows:
         self._stored: dict[tuple[int, str], _Stored] = {}
         self._parts: list[tuple[Tensor, list[tuple[Tensor, Tensor]]]] = []  # rows, and views of own and copy
         self._handles: list[Any] = []
+        self._divides = any(len(getattr(module, "lora_magnitude_vector", ())) for module in adapter.model.modules())
         try:
             for aim in aims:
                 self._add(adapter, aim, scope)
@@ -109,6 +110,9 @@ class MaskedRows:
         Args:
             p: probability with which a weight is dropped; nothing is scaled up for it.
             seed: decides the masks, the same on every device and rank.
+
+        Raises:
+            MonadnockError: if all of a row is dropped where DoRA divides by its norm.
         """
         generator = torch.Generator().manual_seed(seed)
         dropped = total = 0
@@ -117,7 +121,13 @@ class MaskedRows:
                 keep = torch.rand(len(rows), views[0][0].shape[1], generator=generator) >= p  # rand is in [0, 1)
                 dropped, total = dropped + keep.numel() - int(keep.sum()), total + keep.numel()
                 for own, copy in views:
-                    copy[rows] = torch.where(keep.to(own.device), own[rows], 0)
+                    masked = torch.where(keep.to(own.device), own[rows], 0)
+                    if self._divides and not bool(masked.any(1).all()):
+                        raise MonadnockError(
+                            f"With p = {p:.3g} all of a row was dropped, and DoRA divides by its norm; take a smaller "
+                            "p0, or LoRA."
+                        )
+                    copy[rows] = masked
         return dropped / max(total, 1)
 
     def remove(self) -> None:

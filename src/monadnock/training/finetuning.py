@@ -1,0 +1,201 @@
+"""Fine-tune adapters (LoRA, DoRA) on instruction data, with or without MacDrop, and write what comes out into a run."""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monadnock.errors import MonadnockError, nearest
+from monadnock.findings import Run
+from monadnock.models import Adapter
+from monadnock.preparing import bar, evaluating, known_run, open_model
+from monadnock.sameness import check_same, weight_sums
+from monadnock.scanning import scan
+from monadnock.training.examples import Examples, read_examples
+from monadnock.training.fitting import Recipe, fit
+from monadnock.training.macdrop import MacDropCallback
+from monadnock.training.robustness import Robustness
+from monadnock.training.tokens import Encoded, answer_loss, collate, encode
+
+METHODS = ("lora", "dora")
+
+
+def finetune(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    data: str | Path,
+    out: str | Path | None = None,
+    method: str = "lora",
+    macdrop: bool = False,
+    schedule: str = "step",
+    p0: float = 0.8,
+    scope: str = "massive",
+    k: int = 5,
+    alpha: float = 0.01,
+    evaluate: bool = False,
+    zeroed: Sequence[int] = (2, 3),
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+    epochs: float = 3,
+    rate: float = 1e-4,
+    batch: int = 8,
+    accumulation: int = 4,
+    rank: int = 16,
+    length: int = 512,
+    validation: float = 0.05,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Fine-tune an adapter of a model on instruction data; defaults are those of oh2024 (table 6).
+
+    The adapter is saved as peft does, under `adapters/` in the run's folder. A training that was stopped goes on from
+    its last checkpoint, and one that is in the run already is not done again. The model is given back as it was.
+
+    Args:
+        model: what `load` takes, an `Adapter`, or a transformers causal language model.
+        tokenizer: the tokenizer, where a model object is given.
+        data: a .json or .jsonl file in alpaca or messages form, or a data set, see `read_examples`.
+        out: a run of this model to add to, or a new folder. By default a new one under `monadnock-runs/`.
+        method: lora or dora.
+        macdrop: drop massive weights while training, see `MacDropCallback`.
+        schedule, p0, scope, k, alpha: of MacDrop.
+        evaluate: measure what is left when massive rows are set to zero, see the table `robustness`.
+        zeroed: how many of them, besides none.
+        tasks: of lm-eval, by name.
+        limit: examples of each task.
+        epochs: times that every example is seen.
+        rate: peak learning rate; it rises over the first 5 % of the steps and then falls to 0 in a line.
+        batch: examples of a micro-batch.
+        accumulation: micro-batches of a step.
+        rank: of the adapter, of all linear layers but the unembedding; its alpha is the same.
+        length: tokens after which an example is cut off.
+        validation: share of the examples that is held back, at least one.
+        seed: of the adapter's start, the order of examples and the masks.
+        progress: show a progress bar when the output is a terminal.
+        **options: dtype, device, device_map, revision, trust_remote_code, see `load`.
+
+    Returns:
+        The run, with rows in the tables `finetunings`, `finetuning_steps` and, if asked, `robustness`.
+
+    Raises:
+        MonadnockError: on bad input, a run of another model, or if peft is not installed.
+
+    Example:
+        >>> run = finetune("smollm2", data="recipes/instructions.jsonl", macdrop=True)  # doctest: +SKIP
+        >>> run.table("finetunings").select("before", "after")  # doctest: +SKIP
+    """
+    if method not in METHODS:
+        raise MonadnockError(f"There is no method {method!r}: {nearest(method, METHODS)}")
+    recipe = Recipe(method == "dora", epochs, rate, batch, accumulation, rank, seed)
+    how = {"schedule": schedule, "p0": p0, "scope": scope, "k": k, "alpha": alpha, "seed": seed}
+    callback = MacDropCallback("auto", **how) if macdrop else None  # type: ignore[arg-type]
+    if not 0 < validation < 1 or length < 8 or any(count < 1 for count in zeroed):
+        raise MonadnockError(
+            f"A validation share of {validation}, {length} tokens and {list(zeroed)} zeroed rows were asked; give a "
+            "share between 0 and 1, 8 tokens or more, and at least 1 row."
+        )
+    examples = read_examples(data)
+    path, known = known_run(model, out)
+    adapter = open_model(model, tokenizer, progress=progress, **options)
+    held, trained = _split(adapter, examples, validation, length, seed)
+    run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=1024)
+    check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
+    if callback is not None:
+        callback.take_aims(run)
+    told = f"macdrop {schedule} {p0:g} {scope}" if macdrop else None
+    work = _Work(adapter, run, recipe, callback, method, told, examples.label, length)
+    with bar(work.name, work.steps(len(trained)), progress) as step:
+        work.train(trained, held, step)
+    if evaluate:
+        robustness = Robustness(adapter, run, zeroed, held, tasks, limit)
+        with bar("robustness", robustness.steps, progress) as step:
+            robustness.measure(work.about, work.folder, work.part, step)
+    return run
+
+
+@dataclass
+class _Work:
+    """One fine-tuning: what is trained and how, and where that goes."""
+
+    adapter: Adapter
+    run: Run
+    recipe: Recipe
+    callback: MacDropCallback | None
+    method: str
+    macdrop: str | None
+    data: str
+    length: int
+
+    @property
+    def name(self) -> str:
+        return ", ".join(part for part in (self.method, self.macdrop, f"seed {self.recipe.seed}") if part)
+
+    @property
+    def part(self) -> str:
+        """Name of its part of the tables, and of its folder."""
+        masks = self.callback and (self.callback.schedule, self.callback.scope, self.callback.k, self.callback.aims)
+        told = repr((self.recipe, masks, self.data, self.length)).encode()
+        slug = "".join(char if char.isalnum() or char == "." else "-" for char in self.name.replace(",", ""))
+        return f"{slug}-{hashlib.sha256(told).hexdigest()[:8]}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the adapter is."""
+        return self.run.path / "adapters" / self.part
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The columns that tell it."""
+        columns = {"name": self.name, "method": self.method, "macdrop": self.macdrop}
+        return columns | {"seed": self.recipe.seed, "data": self.data}
+
+    def steps(self, examples: int) -> int:
+        """How many steps of the optimizer it takes."""
+        return self.recipe.steps(examples)
+
+    def train(self, trained: list[Encoded], held: list[dict[str, torch.Tensor]], step: Any) -> None:
+        """Train the adapter and write both tables, unless the run has it."""
+        if self.run.has("finetunings", self.part) and (self.folder / "adapter_config.json").is_file():
+            return
+        with evaluating(self.adapter.model):
+            before = answer_loss(self.adapter.model, held)
+        work = self.run.path / "adapters" / f".{self.part}"
+        fitted = fit(self.adapter, trained, self.recipe, self.callback, work, held, step)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (work / "adapter").rename(self.folder)
+        shutil.rmtree(work, ignore_errors=True)
+        history = {number: (p, share) for number, p, share in (self.callback.history if self.callback else [])}
+        rows = [
+            {"name": self.name} | row | dict(zip(("p", "dropped"), history.get(row["step"], (None, None)), strict=True))
+            for row in fitted.steps
+        ]
+        self.run.add("finetuning_steps", self.part, rows)
+        row = {"examples": len(trained), "steps": len(rows), "epochs": float(self.recipe.epochs)}
+        row |= {"trainable": fitted.trainable, "before": before, "after": fitted.after}
+        self.run.add("finetunings", self.part, [self.about | row | {"adapter": f"adapters/{self.part}"}])
+
+
+def _split(
+    adapter: Adapter, examples: Examples, share: float, length: int, seed: int
+) -> tuple[list[dict[str, torch.Tensor]], list[Encoded]]:
+    """Return batches of the examples that are held back, and the others, encoded."""
+    if adapter.tokenizer is None:
+        raise MonadnockError("Fine-tuning needs a tokenizer; give one with the model.")
+    encoded = [encode(adapter.tokenizer, each, length) for each in examples.conversations]
+    usable = [each for each in encoded if each is not None]
+    if len(usable) < 2:
+        raise MonadnockError(
+            f"{len(usable)} of {len(encoded)} examples of {examples.source} have an answer within {length} tokens, and "
+            "two are needed at least; raise --length."
+        )
+    order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = min(max(1, round(share * len(usable))), len(usable) - 1)
+    held = [usable[place] for place in order[:count]]
+    batches = [collate(held[start : start + 8]) for start in range(0, len(held), 8)]
+    return batches, [usable[place] for place in order[count:]]

@@ -1,0 +1,186 @@
+"""One training of an adapter by transformers' Trainer and peft: from encoded examples to a folder with the adapter."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monadnock.errors import MonadnockError
+from monadnock.models import Adapter
+from monadnock.models.loading import quiet
+from monadnock.preparing import evaluating
+from monadnock.training.macdrop import MacDropCallback
+from monadnock.training.tokens import Encoded, answer_loss, collate
+
+WARMUP = 0.05  # of the steps (oh2024, table 6)
+SAVES = 10  # checkpoints of a training, to go on from
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an adapter is trained, see `monadnock.training.finetuning.finetune`.
+
+    Raises:
+        MonadnockError: on numbers that make no training.
+    """
+
+    dora: bool
+    epochs: float
+    rate: float
+    batch: int
+    accumulation: int
+    rank: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not (self.epochs > 0 and self.rate > 0 and math.isfinite(self.rate + self.epochs)):
+            raise MonadnockError(f"{self.epochs} epochs at a rate of {self.rate} were asked; give more than 0 of each.")
+        if min(self.batch, self.accumulation, self.rank) < 1:
+            raise MonadnockError(
+                f"Batches of {self.batch}, {self.accumulation} of them a step, and rank {self.rank} were asked; give "
+                "at least 1 each."
+            )
+
+    def steps(self, examples: int) -> int:
+        """Return how many steps of the optimizer a training on so many examples has."""
+        each = max(1, math.ceil(math.ceil(examples / self.batch) / self.accumulation))
+        return max(1, math.ceil(self.epochs * each))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came out: rows of the steps, the number of trainable parameters, and the loss of what was held back."""
+
+    steps: list[dict[str, Any]]
+    trainable: int
+    after: float
+
+
+def fit(
+    adapter: Adapter,
+    trained: list[Encoded],
+    recipe: Recipe,
+    callback: MacDropCallback | None,
+    work: Path,
+    held: list[dict[str, torch.Tensor]],
+    step: Callable[[], None],
+) -> Fitted:
+    """Train an adapter, from the last checkpoint in `work` if there is one, and save it to `work/adapter`.
+
+    The model is given back as it was, without the adapter.
+
+    Raises:
+        MonadnockError: if peft is not installed, or the model cannot be trained.
+    """
+    peft = _peft()
+    from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+    from transformers.trainer_callback import PrinterCallback
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
+            step()
+
+    base, modes = adapter.model, [module for module in adapter.model.modules() if module.training]
+    frozen = [(parameter, parameter.requires_grad) for parameter in base.parameters()]
+    set_seed(recipe.seed)
+    config = peft.LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.rank,
+        target_modules="all-linear",
+        target_parameters=_experts(adapter),
+        use_dora=recipe.dora,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with quiet():
+            tuned = peft.get_peft_model(base, config)
+    except (ValueError, NotImplementedError) as error:
+        raise MonadnockError(f"peft cannot put this adapter on {adapter.source.id}: {error}") from error
+    try:
+        with quiet():
+            total = recipe.steps(len(trained))
+            arguments = TrainingArguments(
+                str(work),
+                per_device_train_batch_size=recipe.batch,
+                gradient_accumulation_steps=recipe.accumulation,
+                learning_rate=recipe.rate,
+                num_train_epochs=recipe.epochs,
+                warmup_steps=WARMUP,
+                logging_steps=1,
+                save_steps=max(1, math.ceil(total / SAVES)),
+                save_total_limit=1,
+                report_to=[],
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                dataloader_pin_memory=False,
+                seed=recipe.seed,
+                use_cpu=adapter.device.type == "cpu",
+            )
+            trainer: Any = Trainer(
+                model=tuned,
+                args=arguments,
+                train_dataset=trained,  # type: ignore[arg-type]
+                data_collator=collate,
+                processing_class=adapter.tokenizer,
+                callbacks=[Steps(), *([callback] if callback else [])],
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+            tuned.save_pretrained(work / "adapter")
+            with evaluating(tuned):
+                after = answer_loss(tuned, held)
+            trainable = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
+    finally:
+        if callback:
+            callback.remove()
+        tuned.unload()
+        for parameter, wanted in frozen:
+            parameter.requires_grad_(wanted)
+        base.eval()
+        for module in modes:
+            module.training = True
+    logged = [row for row in trainer.state.log_history if "loss" in row]
+    rows = [{"step": row["step"], "loss": row["loss"], "learning_rate": row["learning_rate"]} for row in logged]
+    return Fitted(rows, trainable, after)
+
+
+def with_adapter(adapter: Adapter, folder: Path) -> Adapter:
+    """Return a copy of a model with a saved adapter merged into its weights.
+
+    Raises:
+        MonadnockError: if peft is not installed, or the adapter cannot be read.
+    """
+    peft = _peft()
+    try:
+        with quiet():
+            merged: Any = peft.PeftModel.from_pretrained(copy.deepcopy(adapter.model), str(folder)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise MonadnockError(f"{folder} is no adapter of {adapter.source.id}: {reason}.") from error
+    return Adapter(merged.eval(), adapter.tokenizer, adapter.source)
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    """Return the last checkpoint that is whole: its state is written last."""
+    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def _experts(adapter: Adapter) -> list[str] | None:
+    """Return the parameters of experts, which are no linear layers of their own."""
+    if adapter.num_experts is None:
+        return None
+    paths = {str(getattr(adapter.family, role)).partition("#")[0] for role in ("gate", "up", "down")}
+    return sorted(path for path in paths if not hasattr(adapter.module(0, path), "weight"))
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MonadnockError("Fine-tuning needs an extra: pip install 'monadnock[train]'.") from error
+    return peft

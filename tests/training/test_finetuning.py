@@ -1,0 +1,160 @@
+"""Fine-tuning tiny models: what is written, goes on after a stop, is given back, and what is refused."""
+
+import json
+
+import polars as pl
+import pytest
+import torch
+
+from monadnock import MonadnockError
+from monadnock.findings import Run
+from monadnock.models import Adapter, Source
+from monadnock.training import finetune, fitting
+from monadnock.training.fitting import with_adapter
+from tests.scans import assert_untouched, state
+from tests.studying.conftest import planted
+from tests.tiny import tiny_model
+from tests.words import random_words, word_tokenizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def make(model_type="llama"):
+    return Adapter(tiny_model(model_type), word_tokenizer(), Source(model_type, "object"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Write examples whose answer repeats the question: something to learn."""
+    words = random_words(60, num_words=8)
+    rows = [{"instruction": " ".join(words[n : n + 3]), "output": words[n]} for n in range(0, 57, 3)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def tune(data, tmp_path):
+    def run(adapter, **options):
+        how = {"data": data, "out": tmp_path / "run", "batch": 3, "accumulation": 2, "epochs": 2, "rank": 4}
+        return finetune(adapter, **{**how, "rate": 0.01, "progress": False, **options})
+
+    return run
+
+
+@pytest.mark.parametrize(("method", "macdrop"), [("lora", False), ("lora", True), ("dora", True)])
+def test_an_adapter_is_trained_saved_and_the_model_given_back(tune, method, macdrop):
+    adapter = make()
+    before = state(adapter.model)
+    grads = [parameter.requires_grad for parameter in adapter.model.parameters()]
+    run = tune(adapter, method=method, macdrop=macdrop)
+    assert_untouched(adapter.model, before)
+    assert [parameter.requires_grad for parameter in adapter.model.parameters()] == grads
+    (row,) = run.table("finetunings").to_dicts()
+    steps = run.table("finetuning_steps")
+    assert row["steps"] == steps.height == 6 and row["examples"] == 18 and row["after"] < row["before"]
+    if macdrop:
+        assert steps["p"].to_list() == pytest.approx([0.8 * (1 - t / 6) for t in range(1, 7)])
+    assert steps["p"].is_null().all() != macdrop
+    folder = run.path / row["adapter"]
+    assert (folder / "adapter_model.safetensors").is_file() and not list(folder.parent.glob(".*"))
+    merged = with_adapter(adapter, folder)
+    ids = torch.arange(3, 20)
+    assert not torch.equal(merged.forward(ids), adapter.forward(ids))
+
+
+def test_a_second_start_does_nothing_again_and_another_setting_adds(tune, monkeypatch):
+    adapter = make()
+    tune(adapter)
+    monkeypatch.setattr(fitting, "_peft", lambda: pytest.fail("trained again"))
+    tune(adapter)
+    monkeypatch.undo()
+    run = tune(adapter, seed=1)
+    assert run.table("finetunings")["name"].to_list() == ["lora, seed 0", "lora, seed 1"]
+
+
+@pytest.mark.parametrize("macdrop", [False, True])
+def test_killed_and_started_again_equals_uninterrupted(tune, tmp_path, monkeypatch, macdrop):
+    whole = tune(make(), out=tmp_path / "whole", macdrop=macdrop)
+    calls = []
+
+    def kill(*_):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    adapter = make()
+    before = state(adapter.model)
+    with monkeypatch.context() as patched:
+        real = fitting.fit
+
+        def stopping(*args):
+            return real(*args[:-1], kill)
+
+        patched.setattr("monadnock.training.finetuning.fit", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tune(adapter, macdrop=macdrop)
+    assert_untouched(adapter.model, before)
+    assert Run.open(tmp_path / "run").heights().get("finetunings", 0) == 0
+    again = tune(adapter, macdrop=macdrop)
+    for name in ("loss", "learning_rate", "step"):
+        assert again.table("finetuning_steps")[name].to_list() == whole.table("finetuning_steps")[name].to_list()
+    assert again.table("finetunings")["after"].to_list() == whole.table("finetunings")["after"].to_list()
+
+
+def test_zeroed_rows_are_measured_with_the_adapter_merged(tune):
+    from monadnock.evaluation import perplexity
+    from monadnock.interventions import zero_rows
+    from monadnock.preparing import text_windows
+    from monadnock.training.macdrop import aims_of
+
+    adapter = planted("llama")
+    run = tune(adapter, evaluate=True, zeroed=[2])
+    run = tune(adapter, evaluate=True, zeroed=[2], macdrop=True)
+    table = run.table("robustness")
+    assert table.height == 2 * 2 * 2 and set(table["zeroed"]) == {0, 2}
+    assert table.group_by("zeroed", "metric").agg(pl.col("base").n_unique())["base"].to_list() == [1] * 4
+    (aim,) = aims_of(run, 2)
+    merged = with_adapter(adapter, run.path / run.table("finetunings")["adapter"][0])
+    windows = text_windows(adapter, tokens=4096, length=adapter.context_length, bos=None)
+    with zero_rows(merged, aim.layer, aim.rows):
+        expected = perplexity(merged, windows)
+    name = run.table("finetunings")["name"][0]
+    found = table.filter(name=name, zeroed=2, metric="perplexity")["value"]
+    assert found.to_list() == [pytest.approx(expected, rel=1e-5)]
+    held = table.filter(name=name, zeroed=0, metric="answer_loss")["value"].to_list()
+    assert held == [pytest.approx(run.table("finetunings")["after"][0], rel=1e-4)]
+
+
+def test_experts_have_adapters_too(tune):
+    run = tune(make("mixtral"), macdrop=True, epochs=1)
+    config = json.loads((run.path / run.table("finetunings")["adapter"][0] / "adapter_config.json").read_text())
+    assert any("gate_up_proj" in name for name in config["target_parameters"])
+
+
+def test_a_row_that_is_dropped_whole_is_told_with_dora_and_the_model_given_back(tune):
+    adapter = make()
+    before = state(adapter.model)
+    with pytest.raises(MonadnockError, match="DoRA divides by its norm"):
+        tune(adapter, method="dora", macdrop=True, p0=1.0, schedule="constant")
+    assert_untouched(adapter.model, before)
+    tune(adapter, method="lora", macdrop=True, p0=1.0, schedule="constant")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"method": "loro"}, "no method 'loro'.*lora"),
+        ({"epochs": 0}, "0 epochs"),
+        ({"rank": 0}, "rank 0"),
+        ({"macdrop": True, "p0": 1.5}, "p0 = 1.5"),
+        ({"macdrop": True, "schedule": "stepp"}, "no schedule 'stepp'"),
+        ({"zeroed": [0]}, "at least 1 row"),
+        ({"length": 8}, "have an answer within 8 tokens"),
+        ({"data": "nothing.jsonl"}, "cannot be read"),
+    ],
+)
+def test_bad_requests_are_told_and_leave_nothing(tune, tmp_path, options, told):
+    with pytest.raises(MonadnockError, match=told):
+        tune(make(), **options)
+    assert not (tmp_path / "run").exists()
