@@ -19,12 +19,12 @@ from tests.training.training_data import (
     LAYER,
     ROWS,
     Killed,
+    activation,
     an_expert,
     assert_equal,
     assert_same,
     bits,
     breaks,
-    ffn,
     frozen,
     gradients,
     hooks,
@@ -84,6 +84,8 @@ def aim(adapter, chosen=ROWS, layer=LAYER):
     seed=st.integers(0, 2**40),
 )
 def test_masks_drop_a_share_of_p_in_the_scope_and_nothing_else(model_type, dtype, p, scope, chosen, layer, seed):
+    if dtype is torch.float64 and made(model_type).num_experts:
+        dtype = torch.float32  # experts multiply in nothing wider
     adapter = made(model_type, dtype)
     expert, before = an_expert(adapter), bits(adapter.model)
     own = {role: part.clone() for role, part in matrices(adapter, layer, expert).items()}
@@ -151,14 +153,14 @@ def test_the_model_keeps_its_own_parameters_before_during_and_after(adapter, row
         assert_same(adapter.model, before)
         looks.append(adapter.model.state_dict().keys())
 
-    handles = [adapter.layers[layer].register_forward_pre_hook(look) for layer in range(adapter.num_layers)]
-    if ffn(adapter) is not adapter.layers[LAYER]:
-        norm = adapter.norm(LAYER, "mlp_input")
-        handles += [norm.register_forward_hook(look)]
-    logits_of(adapter.model)
-    for handle in handles:
-        handle.remove()
-    assert len(looks) == len(handles)
+    places = [*adapter.layers, adapter.norm(LAYER, "attn_input"), adapter.norm(LAYER, "mlp_input")]
+    handles = [place.register_forward_pre_hook(look) for place in places]
+    try:
+        logits_of(adapter.model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(looks) == len(places)
     assert_same(adapter.model, before)
 
 
@@ -281,9 +283,7 @@ def test_masks_may_be_gone_before_the_backward_pass():
 @pytest.mark.parametrize("kind", [Killed, KeyboardInterrupt])
 def test_after_an_exception_the_weights_are_back(adapter, rows, kind):
     before, unmasked = bits(adapter.model), hooks(adapter.model)
-    down = adapter.module(LAYER, str(adapter.family.down).partition("#")[0].removesuffix(".down_proj"))
-    inner = down if isinstance(down, nn.Module) and down is not ffn(adapter) else adapter.module(LAYER, "mlp.down_proj")
-    with breaks(inner, kind), pytest.raises(kind):
+    with breaks(activation(adapter), kind), pytest.raises(kind):
         logits_of(adapter.model)
     rows.active = False
     if kind is Killed:
@@ -299,9 +299,7 @@ def test_after_ctrl_c_an_evaluation_reads_the_weights_as_they_are(adapter, rows)
     rows.active = False
     expected = logits_of(adapter.model.eval())
     rows.active = True
-    down = adapter.module(LAYER, str(adapter.family.down).partition("#")[0].removesuffix(".down_proj"))
-    inner = down if isinstance(down, nn.Module) and down is not ffn(adapter) else adapter.module(LAYER, "mlp.down_proj")
-    with breaks(inner, KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with breaks(activation(adapter), KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         logits_of(adapter.model.train())
     assert torch.equal(logits_of(adapter.model.eval()), expected)
 
@@ -313,7 +311,7 @@ def test_an_exception_under_an_adapter_of_experts_leaves_the_model_as_it_was():
     masks = MaskedRows(adapter, [Aim(LAYER, 2, ROWS)])
     masks.draw(0.5, seed=1)
     masks.active = True
-    with breaks(adapter.layers[LAYER].mlp.experts.base_layer, Killed), pytest.raises(Killed):
+    with breaks(adapter.layers[LAYER].mlp.experts.base_layer.base_layer, Killed), pytest.raises(Killed):
         loss_of(model)
     assert_same(model, before)
     assert read_by_ffn(adapter, expert=2, model=model)["up"][list(ROWS)].eq(0).any()
@@ -361,7 +359,7 @@ def test_weights_that_are_trained_themselves_are_refused():
     for model_type in FAMILIES:
         model = tiny_model(model_type)
         adapter = Adapter(model, None, Source(model_type, "object"))
-        with pytest.raises(MonadnockError, match="trained itself.*train adapters .LoRA, DoRA., or freeze it"):
+        with pytest.raises(MonadnockError, match=r"trained itself.*train adapters .LoRA, DoRA., or freeze it"):
             MaskedRows(adapter, [aim(adapter)])
         assert hooks(model) == 0
 
@@ -383,7 +381,7 @@ def test_quantised_weights_are_refused(kind):
     else:
         dtype = {"uint8": torch.uint8, "int8": torch.int8, "float8": torch.float8_e4m3fn}[kind]
         owner.weight = nn.Parameter(torch.zeros(48, 32).to(dtype), requires_grad=False)
-    with pytest.raises(MonadnockError, match="layer 1 is quantised .*bfloat16, float16 or float32"):
+    with pytest.raises(MonadnockError, match=r"layer 1 is quantised .*bfloat16, float16 or float32"):
         MaskedRows(adapter, [aim(adapter)])
     assert hooks(adapter.model) == 0
 
@@ -391,7 +389,7 @@ def test_quantised_weights_are_refused(kind):
 def test_weights_that_are_not_there_are_refused():
     adapter = frozen("llama")
     adapter.layers[LAYER].mlp.up_proj.to("meta")
-    with pytest.raises(MonadnockError, match="not whole on this device .offloaded"):
+    with pytest.raises(MonadnockError, match=r"not whole on this device .offloaded"):
         MaskedRows(adapter, [aim(adapter)])
     assert hooks(adapter.model) == 0
 
@@ -402,7 +400,7 @@ def test_experts_in_a_form_of_their_own_are_refused():
     experts = adapter.layers[LAYER].mlp.experts
     packed = experts._parameters.pop("gate_up_proj")
     experts.register_buffer("gate_up_proj_blocks", packed.to(torch.uint8))
-    with pytest.raises(MonadnockError, match="quantised|not whole"):
+    with pytest.raises(MonadnockError, match=r"quantised|not whole"):
         MaskedRows(adapter, [aim(adapter)])
 
 

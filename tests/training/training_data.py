@@ -1,14 +1,19 @@
 """What tests of MacDrop share: tiny frozen models, adapters on them, what an FFN reads, and small trainings."""
 
 import copy
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
+from monadnock.attacking.targets import Aim
 from monadnock.models import Adapter, Source
+from monadnock.training import MacDropCallback
 from monadnock.training.macdrop import bare_adapter
 from tests.tiny import tiny_model
 
@@ -29,9 +34,18 @@ def an_expert(adapter: Adapter) -> int | None:
 
 
 def ffn(adapter: Adapter, layer: int = LAYER) -> Any:
-    """Return the module in which up and gate are read; in OPT it is the layer."""
-    head, _, rest = str(adapter.family.up).partition("#")[0].partition(".")
-    return getattr(adapter.layers[layer], head) if rest else adapter.layers[layer]
+    """Return the module in which up and gate are read; in OPT it is up itself."""
+    return getattr(adapter.layers[layer], str(adapter.family.up).partition("#")[0].partition(".")[0])
+
+
+def activation(adapter: Adapter, layer: int = LAYER) -> Any:
+    """Return a module that runs in the middle of that one."""
+    return {
+        "gpt2": lambda: adapter.layers[layer].mlp.act,
+        "opt": lambda: adapter.layers[layer].activation_fn,
+        "mixtral": lambda: adapter.layers[layer].mlp.experts,
+        "gpt_oss": lambda: adapter.layers[layer].mlp.experts,
+    }.get(adapter.family.model_type, lambda: adapter.layers[layer].mlp.down_proj)()
 
 
 def matrices(adapter: Adapter, layer: int = LAYER, expert: int | None = None) -> dict[str, torch.Tensor]:
@@ -99,10 +113,15 @@ def bits(model: Any) -> dict[str, tuple[int, torch.Tensor]]:
     }
 
 
+def frozen_bits(model: Any) -> dict[str, tuple[int, torch.Tensor]]:
+    """Return what `bits` does of all that is not an adapter."""
+    return {name: part for name, part in bits(model).items() if "lora_" not in name}
+
+
 def assert_same(model: Any, before: dict[str, tuple[int, torch.Tensor]]) -> None:
-    """Assert that the parameters are the very same objects and bits."""
+    """Assert that the parameters of which bits were taken are the very same objects and bits."""
     after = bits(model)
-    assert after.keys() == before.keys()
+    assert before.keys() <= after.keys()
     assert all(after[name][0] == before[name][0] for name in before)
     assert all(torch.equal(after[name][1], before[name][1]) for name in before)
 
@@ -205,6 +224,7 @@ def trainer(folder: Any, model: Any, callbacks: list[Any], *, tokenizer: Any = N
         eval_dataset=DATA[:4],
         callbacks=callbacks,
         processing_class=tokenizer,
+        data_collator=default_data_collator,
     )
 
 
@@ -214,7 +234,7 @@ def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def breaks(module: Any, kind: type[BaseException]) -> Any:
+def breaks(module: Any, kind: type[BaseException]) -> Iterator[None]:
     """Let a module raise in the middle of its pass."""
 
     def fail(*_: Any) -> None:
@@ -225,3 +245,18 @@ def breaks(module: Any, kind: type[BaseException]) -> Any:
         yield
     finally:
         handle.remove()
+
+
+def rank(index: int, port: int, folder: Path) -> None:
+    """Train as one of two processes, and keep what was read and what came out; here, so that it imports little."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    callback, watcher, model = MacDropCallback([Aim(LAYER, None, ROWS)]), Watcher(), with_adapter(tiny_model("llama"))
+    before = frozen_bits(model)
+    trainer(folder, model, [callback, watcher], ddp_backend="gloo").train()
+    assert_same(model, before)
+    assert hooks(model) == 0
+    found = {"masks": [up == 0 for _, _, up, _ in watcher.seen], "history": callback.history}
+    torch.save(found | {"weights": adapter_weights(model)}, folder / f"{index}.pt")
+    torch.distributed.destroy_process_group()

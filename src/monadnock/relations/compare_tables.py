@@ -237,6 +237,8 @@ COMPARED: tuple[Compared, ...] = (
         (*_values("difference", "average_bits"), *_values("ratio", "weight_error", "output_error")),
         (*LAYERS, "num_experts"),
     ),
+    Compared("finetunings", ("name", "data"), _values("difference", "before", "after")),
+    Compared("robustness", ("name", "data", "zeroed", "metric", "text"), _values("ratio", "value", "base")),
     Compared("chain", ("link", "metric", "data"), _values("ratio", "before", "after", "control")),
 )
 

@@ -45,6 +45,7 @@ from monadnock.report import (
     charts_texts,
     charts_tokens,
     charts_trace,
+    charts_train,
     charts_weights,
     facts,
     text,
@@ -79,6 +80,7 @@ SECTIONS: tuple[Section, ...] = (
     *charts_patterns.SECTIONS,
     *charts_compress.SECTIONS,
     *charts_prescribe.SECTIONS,
+    *charts_train.SECTIONS,
 )
 
 

@@ -1,0 +1,99 @@
+"""Section on fine-tuning: what each one learned, its loss over the steps, and what zeroed massive rows leave of it."""
+
+import polars as pl
+
+from monadnock.report import text
+from monadnock.report.parts import Block, Cell, Findings, Key, Listing, Section, meaning
+from monadnock.report.source import extent, finite, hover, source
+from monadnock.report.theme import SERIES, blank, whole_numbers
+
+_MOST = len(SERIES) - 1  # curves
+_HEIGHT = 320
+_WITHOUT = "no adapter"
+
+
+def finetunings(findings: Findings) -> list[Block]:
+    """List the fine-tunings, draw their losses, and list what is left with rows set to zero."""
+    table, steps, left = findings["finetunings"], findings["finetuning_steps"], findings["robustness"]
+    blocks = [_table(table)] if table.height else []
+    steps = steps.filter(pl.col("loss").is_finite(), pl.col("step").is_not_null(), pl.col("name").is_not_null())
+    if steps.height:
+        blocks.append(_curves(steps))
+    left = left.filter(pl.col("zeroed").is_not_null(), pl.col("metric").is_not_null(), pl.col("name").is_not_null())
+    return [*blocks, *([_left(left)] if left.height else [])]
+
+
+def _table(table: pl.DataFrame) -> Block:
+    columns = ("steps", "examples", "trainable", "before", "after")
+    rows = [
+        (Cell(text.token(row["name"] or "")), *(Cell(text.number(row[column])) for column in columns))
+        for row in table.to_dicts()
+    ]
+    return Block(
+        "Fine-tunings",
+        "Loss of the answers that were held back, before and after.",
+        meaning("finetunings", "before", "after", "trainable"),
+        Listing(("fine-tuning", *columns), tuple(rows), (False,) * (1 + len(columns))),
+        wide=True,
+    )
+
+
+def _curves(steps: pl.DataFrame) -> Block:
+    """Draw the loss of every step, a line for each fine-tuning."""
+    names = steps["name"].unique(maintain_order=True).to_list()
+    shown = steps.filter(pl.col("name").is_in(names[:_MOST]))
+    sides = extent(finite(shown["step"]))
+    plot = blank(sides, extent(finite(shown["loss"])), x_label="step", y_label="loss", height=_HEIGHT)
+    whole_numbers(plot.xaxis[0])
+    keys, marks = [], []
+    for name, colour in zip(names[:_MOST], SERIES, strict=False):
+        data = source(shown.filter(name=name).sort("step").select("name", "step", "loss", "learning_rate", "p"))
+        plot.line("step", "loss", source=data, color=colour, line_width=2)
+        marks.append(plot.scatter("step", "loss", source=data, color=colour, size=5))
+        keys.append(Key(text.token(name), colour))
+    about = {"fine-tuning": "name", "step": "step", "loss": "loss", "rate": "learning_rate", "p": "p"}
+    for mark in marks:
+        hover(plot, mark, about)
+    ends = [
+        f"{text.token(n)} {text.number(float(np.asarray(shown.filter(name=n)['loss'])[-1]))}" for n in names[:_MOST]
+    ]
+    more = f" {len(names) - _MOST} more are in the table." if len(names) > _MOST else ""
+    says = f"Mean over the answers' tokens of each step.{more}"
+    spoken = f"Losses end at: {text.printable('; '.join(ends))}."
+    return Block("Loss over the steps", says, meaning("finetuning_steps", "loss", "p"), plot, tuple(keys), spoken, True)
+
+
+def _left(left: pl.DataFrame) -> Block:
+    """List each metric, a row for each fine-tuning and number of rows set to zero, clean ones first."""
+    metrics = left["metric"].unique(maintain_order=True).to_list()
+    rows, starts = [], set()
+    for count in sorted(left["zeroed"].unique()):
+        here = left.filter(zeroed=count)
+        starts.add(len(rows))
+        for name in [None, *here["name"].unique(maintain_order=True)]:
+            column = "base" if name is None else "value"
+            own = here if name is None else here.filter(name=name)
+            values = dict(own.select("metric", column).rows())
+            told = _WITHOUT if name is None else text.token(name)
+            cells = (Cell(text.number(values.get(metric)) if metric in values else "") for metric in metrics)
+            rows.append((Cell(str(count)), Cell(told), *cells))
+    heads = ("rows set to zero", "fine-tuning", *(text.token(metric.replace("_", " ")) for metric in metrics))
+    return Block(
+        "With massive rows set to zero",
+        "What is left when the most massive rows of W_up and W_gate are taken away, with each adapter and without.",
+        meaning("robustness", "zeroed", "metric", "value", "base"),
+        Listing(heads, tuple(rows), (False,) * len(heads), frozenset(starts - {0}), words=2),
+        wide=True,
+    )
+
+
+SECTIONS = (
+    Section(
+        "finetunings",
+        "Fine-tuning",
+        "What adapters learned, and whether they lean on massive weights.",
+        ("finetunings", "finetuning_steps", "robustness"),
+        "",
+        finetunings,
+    ),
+)

@@ -1,0 +1,35 @@
+"""Synthetic fine-tunings, with texts that try to break a page, and numbers that are none."""
+
+import math
+
+NAMES = ("lora, seed 0", "lora, macdrop step 0.8 massive, seed 0", "dora </script><i>, seed 1", *map(str, range(5)))
+DATA = "examples.jsonl, 320 examples, 0123abcd"
+
+
+def about(place):
+    macdrop = "macdrop step 0.8 massive" if place % 2 else None
+    return {"name": NAMES[place], "method": "lora", "macdrop": macdrop, "seed": place, "data": DATA}
+
+
+def finetunings():
+    rows = {"examples": 300, "steps": 6, "epochs": 3.0, "trainable": 4_884_480, "before": 2.5, "adapter": "adapters/a"}
+    return [about(place) | rows | {"after": math.nan if place == 2 else 1.5 + place} for place in range(len(NAMES))]
+
+
+def finetuning_steps():
+    return [
+        {"name": name, "step": step, "loss": math.inf if step == 3 else 3.0 / step, "learning_rate": 1e-4 / step,
+         "p": None if place % 2 == 0 else 0.8 / step, "dropped": None}
+        for place, name in enumerate(NAMES) for step in range(1, 7)
+    ]  # fmt: skip
+
+
+def robustness():
+    return [
+        about(place) | {"zeroed": count, "metric": metric, "text": "built in", "value": 13.0 * (1 + count) + place,
+                        "base": math.inf if count == 3 else 13.0 * (1 + count)}
+        for place in range(3) for count in (0, 2, 3) for metric in ("answer_loss", "perplexity", "<b>:acc")
+    ]  # fmt: skip
+
+
+ROWS = {"finetunings": finetunings, "finetuning_steps": finetuning_steps, "robustness": robustness}
