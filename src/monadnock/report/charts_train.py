@@ -54,9 +54,8 @@ def _curves(steps: pl.DataFrame) -> Block:
     about = {"fine-tuning": "name", "step": "step", "loss": "loss", "rate": "learning_rate", "p": "p"}
     for mark in marks:
         hover(plot, mark, about)
-    ends = [
-        f"{text.token(n)} {text.number(float(np.asarray(shown.filter(name=n)['loss'])[-1]))}" for n in names[:_MOST]
-    ]
+    last = {name: shown.filter(name=name).sort("step")["loss"][-1] for name in names[:_MOST]}
+    ends = [f"{text.token(name)} {text.number(loss)}" for name, loss in last.items()]
     more = f" {len(names) - _MOST} more are in the table." if len(names) > _MOST else ""
     says = f"Mean over the answers' tokens of each step.{more}"
     spoken = f"Losses end at: {text.printable('; '.join(ends))}."
