@@ -121,6 +121,8 @@ class Adapter:
         """Return the module or parameter at `path` under a decoder layer."""
         part: Any = self.layers[layer]
         for name in path.split("."):
+            while not hasattr(part, name) and hasattr(part, "base_layer"):  # peft, around what holds the experts
+                part = part.base_layer
             if not hasattr(part, name):
                 model_type, model = self.family.model_type, self.source.id
                 raise MonadnockError(

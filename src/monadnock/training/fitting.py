@@ -130,7 +130,7 @@ def fit(
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=_last_checkpoint(work))
-            tuned.save_pretrained(work / "adapter")
+            tuned.save_pretrained(work / "adapter", save_embedding_layers=False)
             with evaluating(tuned):
                 after = answer_loss(tuned, held)
             trainable = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)

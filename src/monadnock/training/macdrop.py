@@ -1,5 +1,6 @@
 """MacDrop: curriculum dropout on the massive weights while adapters are fine-tuned, as a callback of the Trainer."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -73,6 +74,7 @@ class MacDropCallback(TrainerCallback):
         self.aims: list[Aim] | None = None
         self.history: list[tuple[int, float, float]] = []
         self._rows: MaskedRows | None = None
+        self._finds = isinstance(targets, str) and targets == "auto"
         if isinstance(targets, (Run, Path)) or (isinstance(targets, str) and targets != "auto"):
             self.aims = aims_of(targets if isinstance(targets, Run) else Run.open(targets), k)
         elif targets != "auto":
@@ -91,17 +93,21 @@ class MacDropCallback(TrainerCallback):
         self.history = [each for each in self.history if each[0] <= state.global_step]
         tokenizer = kwargs.get("processing_class")
         adapter = bare_adapter(model, tokenizer)
-        if self.aims is None:
+        self._epoch = int((state.epoch or 0.0) + 1e-6)  # epochs that are over
+        if self._finds:
             self.aims = [find_aim(model, adapter, self.k)]
         self._rows = MaskedRows(adapter, self.aims, self.scope)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count epochs, also those that another callback ends early."""
+        self._epoch += 1
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Draw the masks of a step."""
         assert self._rows is not None, "training began without on_train_begin"
         step = state.global_step + 1
-        epoch = int((state.epoch or 0.0) + 1e-6) + 1  # of the step that begins
-        p = self.schedule.probability(step, state.max_steps, epoch, max(state.num_train_epochs, epoch))
-        self.history.append((step, p, self._rows.draw(p, (self.seed << 32) + step)))
+        p = self.schedule.probability(step, state.max_steps, self._epoch, max(state.num_train_epochs, self._epoch))
+        self.history.append((step, p, self._rows.draw(p, _mixed(self.seed, step))))
         self._rows.active = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -115,13 +121,18 @@ class MacDropCallback(TrainerCallback):
 
     def take_aims(self, run: Run) -> None:
         """Take the rows that a run names, in place of finding them when training begins."""
-        self.aims = aims_of(run, self.k)
+        self.aims, self._finds = aims_of(run, self.k), False
 
     def remove(self) -> None:
         """Take all hooks away; only needed after a training that ended with an exception, to train otherwise."""
         if self._rows is not None:
             self._rows.remove()
         self._rows = None
+
+
+def _mixed(seed: int, step: int) -> int:
+    """Return 32 bits that depend on both: torch's generator on the CPU reads no more of a seed."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4).digest())
 
 
 def aims_of(run: Run, k: int) -> list[Aim]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from monadnock.attacking.targets import Aim
 from monadnock.errors import MonadnockError, nearest
+from monadnock.interventions.changed import check_expert, check_layer
 from monadnock.models import Adapter
 
 SCOPES = ("massive", "all", "others")
@@ -57,6 +58,9 @@ class MaskedRows:
         self._parts: list[tuple[Tensor, list[tuple[Tensor, Tensor]]]] = []  # rows, and views of own and copy
         self._handles: list[Any] = []
         self._divides = any(len(getattr(module, "lora_magnitude_vector", ())) for module in adapter.model.modules())
+        places = [(aim.layer, aim.expert) for aim in aims]
+        if doubled := [place for place in places if places.count(place) > 1]:
+            raise MonadnockError(f"Layer {doubled[0][0]} was asked twice.")
         try:
             for aim in aims:
                 self._add(adapter, aim, scope)
@@ -66,6 +70,10 @@ class MaskedRows:
 
     def _add(self, adapter: Adapter, aim: Aim, scope: str) -> None:
         views = []
+        check_layer(adapter, aim.layer)
+        check_expert(adapter, aim.expert)
+        if not aim.rows:
+            raise MonadnockError(f"No row of layer {aim.layer} was named.")
         for role in ("up", "gate"):
             if adapter.has(role):
                 stored = self._store(adapter, aim.layer, role)
@@ -82,18 +90,14 @@ class MaskedRows:
 
     def _store(self, adapter: Adapter, layer: int, role: str) -> _Stored:
         """Return what stands for a parameter, and let its FFN read the copy."""
-        if not 0 <= layer < adapter.num_layers:
-            raise MonadnockError(
-                f"Layer {layer} was asked, but the model has the layers 0 to {adapter.num_layers - 1}."
-            )
         path = str(getattr(adapter.family, role)).partition("#")[0]
         owner, leaf = _holder(adapter.layers[layer], path)
         key = id(owner), leaf
         if key not in self._stored:
             _check(owner, leaf, f"{path} of layer {layer}")
             stored = self._stored[key] = _Stored(owner, leaf)
-            head, _, rest = path.partition(".")
-            ffn = getattr(adapter.layers[layer], head) if rest else adapter.layers[layer]
+            # never the layer itself: checkpointing runs its forward again without its hooks
+            ffn = getattr(adapter.layers[layer], path.partition(".")[0])
             self._handles += [
                 ffn.register_forward_pre_hook(lambda module, _args: self._enter(module, stored)),
                 ffn.register_forward_hook(lambda *_: stored.put(stored.own), always_call=True),
@@ -101,8 +105,8 @@ class MaskedRows:
         return self._stored[key]
 
     def _enter(self, module: nn.Module, stored: _Stored) -> None:
-        if self.active and module.training:
-            stored.put(stored.copy)
+        """Put what is to be read now: after Ctrl-C in the pass before, for which PyTorch runs no hook, too."""
+        stored.put(stored.copy if self.active and module.training else stored.own)
 
     def draw(self, p: float, seed: int) -> float:
         """Draw new masks, elementwise, and return the share of weights that they drop.
@@ -147,20 +151,31 @@ def _holder(layer: nn.Module, path: str) -> tuple[nn.Module, str]:
         part = _bare(part)
         if isinstance(part._parameters.get(name), nn.Parameter):
             return part, name
+        if not hasattr(part, name):
+            return part, name  # packed in a form of its own, which `_check` refuses
         part = getattr(part, name)
     return _bare(part), "weight"
 
 
 def _bare(part: Any) -> Any:
-    while hasattr(part, "base_layer"):
-        part = part.base_layer
-    return part
+    while True:
+        if hasattr(part, "base_layer"):
+            part = part.base_layer
+        elif hasattr(part, "modules_to_save"):  # trained whole
+            part = part.modules_to_save[part.active_adapters[0]]
+        else:
+            return part
 
 
 def _check(owner: nn.Module, leaf: str, name: str) -> None:
     """Refuse weights that cannot be masked, and say what can."""
     weight = owner._parameters.get(leaf)
-    if weight is None or not weight.numel() or weight.is_meta or hasattr(weight, "ds_id") or _spread(weight):
+    if weight is None or (type(weight) is not nn.Parameter and not hasattr(weight, "placements")):
+        raise MonadnockError(
+            f"{name} is quantised ({type(weight if weight is not None else owner).__name__}); MacDrop masks single "
+            "weights: load the model in bfloat16, float16 or float32."
+        )
+    if not weight.numel() or weight.is_meta or hasattr(weight, "ds_id") or _spread(weight):
         raise MonadnockError(
             f"{name} is not whole on this device (offloaded, or spread by FSDP or DeepSpeed ZeRO-3); MacDrop needs it "
             "whole: use one device, or DDP."
