@@ -42,7 +42,7 @@ class MacDropCallback(TrainerCallback):
         seed: of the masks.
 
     Attributes:
-        aims: the layers and rows, once training began.
+        aims: the layers and rows; with auto, once training began.
         history: (step, p, share of weights dropped) of every step so far.
 
     Raises:
@@ -71,7 +71,7 @@ class MacDropCallback(TrainerCallback):
         if k < 1:
             raise MonadnockError(f"k = {k} was asked; at least one row has to be masked.")
         self.scope, self.k, self.seed = scope, k, seed
-        self.aims: list[Aim] | None = None
+        self.aims: list[Aim] = []
         self.history: list[tuple[int, float, float]] = []
         self._rows: MaskedRows | None = None
         self._finds = isinstance(targets, str) and targets == "auto"
