@@ -97,7 +97,7 @@ def test_killed_and_started_again_equals_uninterrupted(tune, tmp_path, monkeypat
     assert_untouched(adapter.model, before)
     assert Run.open(tmp_path / "run").heights().get("finetunings", 0) == 0
     again = tune(adapter, macdrop=macdrop)
-    for name in ("loss", "learning_rate", "step"):
+    for name in ("loss", "learning_rate", "step", "p", "dropped"):
         assert again.table("finetuning_steps")[name].to_list() == whole.table("finetuning_steps")[name].to_list()
     assert again.table("finetunings")["after"].to_list() == whole.table("finetunings")["after"].to_list()
 

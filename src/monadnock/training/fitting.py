@@ -1,6 +1,7 @@
 """One training of an adapter by transformers' Trainer and peft: from encoded examples to a folder with the adapter."""
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from monadnock.training.macdrop import MacDropCallback
 from monadnock.training.tokens import Encoded, answer_loss, collate
 
 WARMUP = 0.05  # of the steps (oh2024, table 6)
+_HISTORY = "macdrop.json"  # in a checkpoint: step, p and share of every step so far
 SAVES = 10  # checkpoints of a training, to go on from
 
 
@@ -84,6 +86,11 @@ def fit(
         def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
             step()
 
+        def on_save(self, args: Any, state: Any, *_args: Any, **_kwargs: Any) -> None:
+            if callback:
+                history = work / f"checkpoint-{state.global_step}" / _HISTORY
+                history.write_text(json.dumps(callback.history), encoding="utf-8")
+
     base, modes = adapter.model, [module for module in adapter.model.modules() if module.training]
     frozen = [(parameter, parameter.requires_grad) for parameter in base.parameters()]
     set_seed(recipe.seed)
@@ -129,7 +136,10 @@ def fit(
                 callbacks=[Steps(), *([callback] if callback else [])],
             )
             trainer.remove_callback(PrinterCallback)
-            trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+            last = _last_checkpoint(work)
+            if callback and last and (last / _HISTORY).is_file():
+                callback.history = [tuple(each) for each in json.loads((last / _HISTORY).read_text(encoding="utf-8"))]
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
             tuned.save_pretrained(work / "adapter", save_embedding_layers=False)
             with evaluating(tuned):
                 after = answer_loss(tuned, held)
@@ -164,10 +174,10 @@ def with_adapter(adapter: Adapter, folder: Path) -> Adapter:
     return Adapter(merged.eval(), adapter.tokenizer, adapter.source)
 
 
-def _last_checkpoint(work: Path) -> str | None:
+def _last_checkpoint(work: Path) -> Path | None:
     """Return the last checkpoint that is whole: its state is written last."""
     whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _experts(adapter: Adapter) -> list[str] | None:
