@@ -11,6 +11,7 @@ from monadnock.compression import measuring as module
 from monadnock.evaluation import perplexity
 from monadnock.findings import Run
 from monadnock.models import Adapter, Source
+from monadnock.prescribing import Recipe
 from monadnock.scanning import scan
 from tests.scans import assert_untouched, state
 from tests.tiny import tiny_model
@@ -177,6 +178,8 @@ def test_skipped_modules_stay_as_they_are(run_it):
         ({"method": "gptq", "threshold": 0.3}, "gptq has no use for a threshold"),
         ({"skip": ["re:["]}, "cannot be read"),
         ({"skip": ["model.layers.1.mlp.down_prj"]}, "no module 'model.layers.1.mlp.down_prj'.*down_proj"),
+        ({"skip": ["re:nothing"]}, "pattern 're:nothing' of modules to skip matches none"),
+        ({"skip": Recipe(4, "row", ignore=("lm_head", "model.layers.9.mlp.down_proj"))}, "no module 'model.layers.9"),
         ({"skip": ["re:.*"]}, "nothing is left to compress"),
         ({"keep_massive": True}, "names no massive rows"),
     ],

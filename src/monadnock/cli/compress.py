@@ -81,7 +81,7 @@ def command(
                 "group": asked.group,
             }
             compress(model, **settings, **how)
-            run = compress(model, **settings, skip=asked.keeps, save=save, **how)
+            run = compress(model, **settings, skip=asked, save=save, **how)
         else:
             run = compress(
                 model,

@@ -24,6 +24,7 @@ from monadnock.findings.words import listed
 from monadnock.models import Adapter
 from monadnock.models.matrices import Matrix, find_matrices
 from monadnock.preparing import bar, evaluating, known_run, open_model, text_windows
+from monadnock.prescribing.recipe import Recipe
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 
@@ -46,7 +47,7 @@ def compress(
     share: float | None = None,
     threshold: float | None = None,
     keep_massive: bool = False,
-    skip: Sequence[str] | Callable[[str], bool] = (),
+    skip: Sequence[str] | Recipe = (),
     save: bool = False,
     text: str | Path | None = None,
     dataset: str | None = None,
@@ -74,7 +75,7 @@ def compress(
         threshold: of spqr, 0.2 by default; lower means more outliers.
         keep_massive: keep the massive rows of W_up and W_gate, which the run names, in 16 bits.
         skip: modules that are left as they are, by their names in the checkpoint: whole, or `re:` and a pattern; or a
-            function that says of a name whether it is left, as `Recipe.keeps`.
+            recipe, whose targets and ignore list say it.
         save: write the model as a checkpoint, for spqr packed too, into the run's folder.
         text, dataset: see `scan`.
         windows: how many first windows are for measuring, by default 8, or all of a shorter text.
@@ -242,10 +243,16 @@ def _ends(
     return dataclasses.replace(whole, ids=whole.ids[:count]), calibrating
 
 
-def _matrices(adapter: Adapter, skip: Sequence[str] | Callable[[str], bool]) -> list[Matrix]:
-    """Return all matrices of the blocks but those that a name or pattern tells to leave."""
+def _matrices(adapter: Adapter, skip: Sequence[str] | Recipe) -> list[Matrix]:
+    """Return all matrices of the blocks but those that a name, a pattern or a recipe tells to leave."""
     names = {matrix: matrix.name(adapter) for matrix in find_matrices(adapter)}
-    skips = skip if callable(skip) else _skipper(adapter, skip, names)
+    if isinstance(skip, Recipe):
+        _skipper(
+            adapter, [each for each in skip.ignore if not each.startswith("re:")], names
+        )  # refuses what is not there
+        skips = skip.keeps
+    else:
+        skips = _skipper(adapter, skip, names)
     left = [matrix for matrix, name in names.items() if not skips(name)]
     if not left:
         raise MonadnockError("Every matrix was to be skipped; nothing is left to compress.")
@@ -262,6 +269,8 @@ def _skipper(adapter: Adapter, skip: Sequence[str], names: Mapping[Matrix, str])
         except re.error as error:
             raise MonadnockError(f"The pattern {each!r} of modules to skip cannot be read: {error}.") from error
         if not any(pattern.match(name) for name in known):
+            if each.startswith("re:"):
+                raise MonadnockError(f"The pattern {each!r} of modules to skip matches none of {adapter.source.id}.")
             near = difflib.get_close_matches(each, known, n=2) or [next(iter(names.values()))]
             raise MonadnockError(
                 f"{adapter.source.id} has no module {each!r} to skip; its modules are named as {' or '.join(near)}."

@@ -50,7 +50,7 @@ def keep_modules(found: Findings) -> list[Prescription]:
         told = f"What rounding costs {few if measured else 'was not measured'}; "
         told += f"{found.command('sensitivity')} measures every matrix."
         return [Prescription("not_judged", told)]
-    told = judged.table.filter(pl.col("noise").is_finite()).sort("noise", descending=True)
+    told = judged.table.filter(pl.col("noise").is_finite()).sort("noise", *KEY, descending=[True, *[False] * len(KEY)])
     median = told["noise"].median()
     if not isinstance(median, float):
         return [Prescription("not_judged", "What rounding costs is not a number in any matrix.")]
