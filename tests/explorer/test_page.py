@@ -93,7 +93,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing(run, tmp_path):
     with pytest.raises(MonadnockError, match="could not be written"):
         write_map(run, "map-002-q", tmp_path / "file" / "page.html")
     (tmp_path / "taken.html").mkdir()
-    with pytest.raises(MonadnockError, match="could not be written"):
+    with pytest.raises(MonadnockError, match="is a folder; give a file for the map"):
         write_map(run, "map-002-q", tmp_path / "taken.html")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "taken.html"]
 
