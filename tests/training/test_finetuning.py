@@ -126,6 +126,19 @@ def test_zeroed_rows_are_measured_with_the_adapter_merged(tune):
     assert held == [pytest.approx(run.table("finetunings")["after"][0], rel=1e-4)]
 
 
+def test_tasks_that_there_are_not_are_told_before_training(tune, monkeypatch):
+    monkeypatch.setattr(fitting, "_peft", lambda: pytest.fail("trained"))
+    with pytest.raises(MonadnockError, match="no_such_task"):
+        tune(make(), evaluate=True, tasks=["no_such_task"])
+
+
+def test_without_peft_the_extra_is_named_before_anything_slow(tune, monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MonadnockError, match=r"pip install 'monadnock\[train\]'"):
+        tune(make())
+    assert not (tmp_path / "run").exists()
+
+
 def test_experts_have_adapters_too(tune):
     run = tune(make("mixtral"), macdrop=True, epochs=1)
     config = json.loads((run.path / run.table("finetunings")["adapter"][0] / "adapter_config.json").read_text())

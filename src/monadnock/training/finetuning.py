@@ -16,7 +16,7 @@ from monadnock.preparing import bar, evaluating, known_run, open_model
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 from monadnock.training.examples import Examples, read_examples
-from monadnock.training.fitting import Recipe, fit
+from monadnock.training.fitting import Recipe, check_installed, fit
 from monadnock.training.macdrop import MacDropCallback
 from monadnock.training.robustness import Robustness
 from monadnock.training.tokens import Encoded, answer_loss, collate, encode
@@ -100,6 +100,7 @@ def finetune(
             f"A validation share of {validation}, {length} tokens and {list(zeroed)} zeroed rows were asked; give a "
             "share between 0 and 1, 8 tokens or more, and at least 1 row."
         )
+    check_installed()
     examples = read_examples(data)
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
@@ -110,10 +111,10 @@ def finetune(
         callback.take_aims(run)
     told = f"macdrop {schedule} {p0:g} {scope}" if macdrop else None
     work = _Work(adapter, run, recipe, callback, method, told, examples.label, length)
+    robustness = Robustness(adapter, run, zeroed, held, tasks, limit) if evaluate else None  # refuses before it trains
     with bar(work.name, work.steps(len(trained)), progress) as step:
         work.train(trained, held, step)
-    if evaluate:
-        robustness = Robustness(adapter, run, zeroed, held, tasks, limit)
+    if robustness:
         with bar("robustness", robustness.steps, progress) as step:
             robustness.measure(work.about, work.folder, work.part, step)
     return run

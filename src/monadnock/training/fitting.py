@@ -1,6 +1,7 @@
 """One training of an adapter by transformers' Trainer and peft: from encoded examples to a folder with the adapter."""
 
 import copy
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -188,9 +189,14 @@ def _experts(adapter: Adapter) -> list[str] | None:
     return sorted(path for path in paths if not hasattr(adapter.module(0, path), "weight"))
 
 
+def check_installed() -> None:
+    """Raise a `MonadnockError` unless peft is installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise MonadnockError("Fine-tuning needs an extra: pip install 'monadnock[train]'.")
+
+
 def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise MonadnockError("Fine-tuning needs an extra: pip install 'monadnock[train]'.") from error
+    check_installed()
+    import peft
+
     return peft
