@@ -12,9 +12,7 @@ pytestmark = pytest.mark.real
 # Perplexity on the first 2 windows of 1,024 tokens of the built-in text with BOS, measured by other code.
 REFERENCE = {
     ("absmax", "tensor", 8): 14.38,
-    ("absmax", "row", 8): 13.59,
     ("absmax", "row", 4): 28.3,
-    ("magnitude", "tensor", 16): 433,
     ("magnitude", "row", 16): 281,
 }
 

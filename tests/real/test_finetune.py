@@ -19,15 +19,12 @@ def test_an_adapter_is_trained_with_the_massive_rows_masked(smollm2, tmp_path):
     data = tmp_path / "data.json"
     data.write_text(json.dumps(EXAMPLES))
     before = {name: value.clone() for name, value in smollm2.model.state_dict().items()}
-    how = {"batch": 1, "accumulation": 1, "epochs": 2, "macdrop": True, "evaluate": True, "zeroed": [2]}
+    how = {"batch": 1, "accumulation": 1, "epochs": 1, "macdrop": True, "rank": 4}
     run = finetune(smollm2, data=data, out=tmp_path / "run", progress=False, **how)
     after = smollm2.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     steps = run.table("finetuning_steps")
-    assert steps["p"].to_list() == pytest.approx([0.8 * (1 - t / 4) for t in range(1, 5)])
+    assert steps["p"].to_list() == pytest.approx([0.8 * (1 - t / 2) for t in (1, 2)])
     assert steps["loss"].is_finite().all()
-    left = run.table("robustness").filter(metric="perplexity").sort("zeroed")
-    clean, zeroed = left["base"].to_list()
-    assert 1.5 * clean < zeroed < 10 * clean  # two rows of layer 11, found by the scan
     massive = run.table("massive_weights").sort("rank")
     assert massive["layer"][0] == 11 and massive["feature"][:2].to_list() == [1229, 1487]
