@@ -8,6 +8,7 @@ from monadnock.report.source import extent, finite, hover, source
 from monadnock.report.theme import SERIES, blank, whole_numbers
 
 _MOST = len(SERIES) - 1  # curves
+_LONGEST = 60  # characters of a name
 _HEIGHT = 320
 _WITHOUT = "no adapter"
 
@@ -23,10 +24,15 @@ def finetunings(findings: Findings) -> list[Block]:
     return [*blocks, *([_left(left)] if left.height else [])]
 
 
+def _told(name: str) -> str:
+    """Return the name of a fine-tuning or metric on one line."""
+    return text.line(text.printable(name), _LONGEST)
+
+
 def _table(table: pl.DataFrame) -> Block:
     columns = ("steps", "examples", "trainable", "before", "after")
     rows = [
-        (Cell(text.token(row["name"] or "")), *(Cell(text.number(row[column])) for column in columns))
+        (Cell(_told(row["name"] or "")), *(Cell(text.number(row[column])) for column in columns))
         for row in table.to_dicts()
     ]
     return Block(
@@ -50,12 +56,12 @@ def _curves(steps: pl.DataFrame) -> Block:
         data = source(shown.filter(name=name).sort("step").select("name", "step", "loss", "learning_rate", "p"))
         plot.line("step", "loss", source=data, color=colour, line_width=2)
         marks.append(plot.scatter("step", "loss", source=data, color=colour, size=5))
-        keys.append(Key(text.token(name), colour))
+        keys.append(Key(_told(name), colour))
     about = {"fine-tuning": "name", "step": "step", "loss": "loss", "rate": "learning_rate", "p": "p"}
     for mark in marks:
         hover(plot, mark, about)
     last = {name: shown.filter(name=name).sort("step")["loss"][-1] for name in names[:_MOST]}
-    ends = [f"{text.token(name)} {text.number(loss)}" for name, loss in last.items()]
+    ends = [f"{_told(name)} {text.number(loss)}" for name, loss in last.items()]
     more = f" {len(names) - _MOST} more are in the table." if len(names) > _MOST else ""
     says = f"Mean over the answers' tokens of each step.{more}"
     spoken = f"Losses end at: {text.printable('; '.join(ends))}."
@@ -73,10 +79,10 @@ def _left(left: pl.DataFrame) -> Block:
             column = "base" if name is None else "value"
             own = here if name is None else here.filter(name=name)
             values = dict(own.select("metric", column).rows())
-            told = _WITHOUT if name is None else text.token(name)
+            told = _WITHOUT if name is None else _told(name)
             cells = (Cell(text.number(values.get(metric)) if metric in values else "") for metric in metrics)
             rows.append((Cell(str(count)), Cell(told), *cells))
-    heads = ("rows set to zero", "fine-tuning", *(text.token(metric.replace("_", " ")) for metric in metrics))
+    heads = ("rows set to zero", "fine-tuning", *(_told(metric.replace("_", " ")) for metric in metrics))
     return Block(
         "With massive rows set to zero",
         "What is left when the most massive rows of W_up and W_gate are taken away, with each adapter and without.",
