@@ -112,6 +112,8 @@ def test_zeroed_rows_are_measured_with_the_adapter_merged(tune):
     run = tune(adapter, evaluate=True, zeroed=[2])
     run = tune(adapter, evaluate=True, zeroed=[2], macdrop=True)
     table = run.table("robustness")
+    other = tune(adapter, evaluate=True, zeroed=[2], seed=1).table("robustness").filter(seed=1, metric="answer_loss")
+    assert not set(other["base"]) & set(table.filter(metric="answer_loss")["base"])  # other examples are held back
     assert table.height == 2 * 2 * 2 and set(table["zeroed"]) == {0, 2}
     assert table.group_by("zeroed", "metric").agg(pl.col("base").n_unique())["base"].to_list() == [1] * 4
     (aim,) = aims_of(run, 2)

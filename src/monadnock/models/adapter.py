@@ -247,3 +247,10 @@ class Adapter:
             ids = ids if ids.dim() > 1 else ids[None]
             output = self.model(input_ids=ids, use_cache=False, return_dict=True, logits_to_keep=keep)
         return output.logits[0]
+
+
+def bare(module: Any) -> Any:
+    """Return the module inside what peft puts around it for its adapters."""
+    while hasattr(module, "base_layer"):
+        module = module.base_layer
+    return module

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from monadnock.errors import MonadnockError
 from monadnock.models import attention, experts
-from monadnock.models.adapter import Adapter
+from monadnock.models.adapter import Adapter, bare
 from monadnock.models.attention import AttentionBlock
 from monadnock.models.heads import watch_heads
 from monadnock.models.hooks import States, Watcher, hook
@@ -131,18 +131,11 @@ def _show_returned(watch: Watcher) -> Callable[[nn.Module, Any, Any], None]:
     return hook
 
 
-def _bare(module: Any) -> Any:
-    """Return the module inside what peft puts around it for adapters of its parameters."""
-    while hasattr(module, "base_layer"):
-        module = module.base_layer
-    return module
-
-
 @contextmanager
 def _watch_experts(adapter: Adapter, inner: Mapping[int, Watcher]) -> Iterator[None]:
     """Run the model's experts one at a time so that their intermediate states can be seen."""
     experts.register()
-    modules = {layer: _bare(adapter.module(layer, str(adapter.family.experts))) for layer in inner}
+    modules = {layer: bare(adapter.module(layer, str(adapter.family.experts))) for layer in inner}
 
     def shows(watch: Watcher) -> Callable[[Tensor, Tensor, Tensor], None]:
         return lambda values, position, expert: watch(States(values, position, expert))

@@ -93,8 +93,9 @@ def finetune(
     if method not in METHODS:
         raise MonadnockError(f"There is no method {method!r}: {nearest(method, METHODS)}")
     recipe = Recipe(method == "dora", epochs, rate, batch, accumulation, rank, seed)
-    how = {"schedule": schedule, "p0": p0, "scope": scope, "k": k, "alpha": alpha, "seed": seed}
-    callback = MacDropCallback("auto", **how) if macdrop else None  # type: ignore[arg-type]
+    callback = None
+    if macdrop:
+        callback = MacDropCallback("auto", p0=p0, schedule=schedule, scope=scope, k=k, alpha=alpha, seed=seed)
     if not 0 < validation < 1 or length < 8 or any(count < 1 for count in zeroed):
         raise MonadnockError(
             f"A validation share of {validation}, {length} tokens and {list(zeroed)} zeroed rows were asked; give a "
@@ -110,7 +111,7 @@ def finetune(
     if callback is not None:
         callback.take_aims(run)
     told = f"macdrop {schedule} {p0:g} {scope}" if macdrop else None
-    work = _Work(adapter, run, recipe, callback, method, told, examples.label, length)
+    work = _Work(adapter, run, recipe, callback, method, told, examples.label, (length, validation))
     robustness = Robustness(adapter, run, zeroed, held, tasks, limit) if evaluate else None  # refuses before it trains
     with bar(work.name, work.steps(len(trained)), progress) as step:
         work.train(trained, held, step)
@@ -131,7 +132,7 @@ class _Work:
     method: str
     macdrop: str | None
     data: str
-    length: int
+    split: tuple[int, float]  # tokens of an example, share held back
 
     @property
     def name(self) -> str:
@@ -141,7 +142,7 @@ class _Work:
     def part(self) -> str:
         """Name of its part of the tables, and of its folder."""
         masks = self.callback and (self.callback.schedule, self.callback.scope, self.callback.k, self.callback.aims)
-        told = repr((self.recipe, masks, self.data, self.length)).encode()
+        told = repr((self.recipe, masks, self.data, self.split)).encode()
         slug = "".join(char if char.isalnum() or char == "." else "-" for char in self.name.replace(",", ""))
         return f"{slug}-{hashlib.sha256(told).hexdigest()[:8]}"
 

@@ -106,7 +106,7 @@ def fit(
     try:
         with quiet():
             tuned = peft.get_peft_model(base, config)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError) as error:  # what peft raises on modules that it does not know
         raise MonadnockError(f"peft cannot put this adapter on {adapter.source.id}: {error}") from error
     try:
         with quiet():
@@ -128,10 +128,11 @@ def fit(
                 seed=recipe.seed,
                 use_cpu=adapter.device.type == "cpu",
             )
+            rows: Any = trained  # a list is a data set to the Trainer, though it does not say so
             trainer: Any = Trainer(
                 model=tuned,
                 args=arguments,
-                train_dataset=trained,  # type: ignore[arg-type]
+                train_dataset=rows,
                 data_collator=collate,
                 processing_class=adapter.tokenizer,
                 callbacks=[Steps(), *([callback] if callback else [])],

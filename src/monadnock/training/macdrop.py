@@ -75,10 +75,11 @@ class MacDropCallback(TrainerCallback):
         self.history: list[tuple[int, float, float]] = []
         self._rows: MaskedRows | None = None
         self._finds = isinstance(targets, str) and targets == "auto"
-        if isinstance(targets, (Run, Path)) or (isinstance(targets, str) and targets != "auto"):
-            self.aims = aims_of(targets if isinstance(targets, Run) else Run.open(targets), k)
-        elif targets != "auto":
-            self.aims = list(targets)  # type: ignore[arg-type]
+        if isinstance(targets, (Run, Path, str)):
+            if not self._finds:
+                self.aims = aims_of(targets if isinstance(targets, Run) else Run.open(targets), k)
+        else:
+            self.aims = list(targets)
             if not self.aims:
                 raise MonadnockError("No rows were named; name some, or give 'auto'.")
 

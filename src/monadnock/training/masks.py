@@ -15,6 +15,7 @@ from monadnock.attacking.targets import Aim
 from monadnock.errors import MonadnockError, nearest
 from monadnock.interventions.changed import check_expert, check_layer
 from monadnock.models import Adapter
+from monadnock.models.adapter import bare
 
 SCOPES = ("massive", "all", "others")
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -25,7 +26,9 @@ class _Stored:
 
     def __init__(self, owner: nn.Module, leaf: str):
         self.owner, self.leaf = owner, leaf
-        self.own: nn.Parameter = owner._parameters[leaf]  # type: ignore[assignment]
+        parameter = owner._parameters[leaf]
+        assert parameter is not None, "checked before"
+        self.own = parameter
         self.copy = nn.Parameter(self.own.detach().clone(), requires_grad=False)
 
     def put(self, parameter: nn.Parameter) -> None:
@@ -158,13 +161,10 @@ def _holder(layer: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 
 def _bare(part: Any) -> Any:
-    while True:
-        if hasattr(part, "base_layer"):
-            part = part.base_layer
-        elif hasattr(part, "modules_to_save"):  # trained whole
-            part = part.modules_to_save[part.active_adapters[0]]
-        else:
-            return part
+    part = bare(part)
+    if hasattr(part, "modules_to_save"):  # trained whole
+        return part.modules_to_save[part.active_adapters[0]]
+    return part
 
 
 def _check(owner: nn.Module, leaf: str, name: str) -> None:

@@ -1,11 +1,11 @@
 """What is left of a fine-tuned model when massive rows are set to zero (oh2024, tables 3 and 4)."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 
 from monadnock.attacking.targets import Aim
@@ -58,10 +58,11 @@ class Robustness:
 
     def measure(self, about: dict[str, Any], folder: Path, part: str, step: Callable[[], None]) -> None:
         """Measure both models and write the table `robustness`, unless the run has it."""
-        part = f"{part}-{'-'.join(map(str, self.counts))}{'-tasks' if self.tasks else ''}"
+        tasks = self.tasks and (self.tasks.names, self.tasks.limit, self.tasks.digest)
+        part = f"{part}-{_digits((self.counts, self._wanted(), tasks))}"
         if self.run.has("robustness", part):
             return
-        base = self._known(about["data"])
+        base = self._known()
         if base is None:
             base = dict(self._of(self.adapter, step))
         rows = [
@@ -70,26 +71,39 @@ class Robustness:
         ]
         self.run.add("robustness", part, rows)
 
-    def _known(self, data: str) -> dict[tuple[int, str, str], float] | None:
+    @property
+    def held_back(self) -> str:
+        """The examples that were held back in words; others, of another seed, have another hash."""
+        count = sum(len(batch["labels"]) for batch in self.held)
+        told = [[values.tolist() for values in batch.values()] for batch in self.held]
+        return f"{count} examples held back, {_digits(told)}"
+
+    def _wanted(self) -> list[tuple[int, str, str]]:
+        """Return what is measured besides tasks: rows set to zero, metric, text."""
+        told = (("answer_loss", self.held_back), ("perplexity", self.windows.label))
+        return [(count, metric, text) for count in self.counts for metric, text in told]
+
+    def _known(self) -> dict[tuple[int, str, str], float] | None:
         """Return what the run has of the model without adapter, if that is all that is asked."""
         if "robustness" not in self.run.heights() or self.tasks:
             return None
-        table = self.run.table("robustness").filter(
-            pl.col("data") == data, pl.col("zeroed").is_in(self.counts), ~pl.col("metric").str.contains(":")
-        )
-        found = {row[:3]: row[3] for row in table.select("zeroed", "metric", "text", "base").rows()}
-        return found if len(found) == 2 * len(self.counts) else None
+        rows = self.run.table("robustness").select("zeroed", "metric", "text", "base").rows()
+        found = {row[:3]: row[3] for row in rows}
+        return {key: found[key] for key in self._wanted()} if found.keys() >= set(self._wanted()) else None
 
     def _of(self, adapter: Adapter, step: Callable[[], None]) -> Iterator[tuple[tuple[int, str, str], float]]:
         """Yield (rows set to zero, metric, text) and the value."""
         for count in self.counts:
             with evaluating(adapter.model), _zeroed(adapter, self.aim, count):
-                held = sum(len(batch["labels"]) for batch in self.held)
-                yield (count, "answer_loss", f"{held} examples held back"), answer_loss(adapter.model, self.held)
+                yield (count, "answer_loss", self.held_back), answer_loss(adapter.model, self.held)
                 yield (count, "perplexity", self.windows.label), perplexity(adapter, self.windows)
                 for score in self.tasks.run(adapter) if self.tasks else ():
                     yield (count, f"{score.task}:{score.metric}", "lm-eval"), score.value
             step()
+
+
+def _digits(told: object) -> str:
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
 
 
 def _zeroed(adapter: Adapter, aim: Aim, count: int) -> Any:
