@@ -79,9 +79,13 @@ def text_windows(
 
 def fresh_path(model: Any) -> Path:
     """Return a new folder for a run, named after the model and the time."""
+    return Path("monadnock-runs") / f"{model_slug(model)}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def model_slug(model: Any) -> str:
+    """Return a model's name as a folder may have it."""
     name = str(model) if isinstance(model, (str, Path)) else getattr(model, "name_or_path", "") or "model"
-    name = "".join(char if char.isalnum() or char in "-_." else "-" for char in Path(name).name) or "model"
-    return Path("monadnock-runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return "".join(char if char.isalnum() or char in "-_." else "-" for char in Path(name).name) or "model"
 
 
 def known_run(model: Any, out: str | Path | None) -> tuple[Path, Run | None]:

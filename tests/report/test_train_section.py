@@ -25,6 +25,39 @@ def test_each_part_is_there_with_the_model_without_adapter_first():
     assert left.body.starts == {4, 8}
 
 
+def test_an_ablation_is_drawn_over_p0_a_line_for_each_scope_and_one_without():
+    blocks = finetunings(found(robustness=train_rows.ablation()))
+    charts = [block for block in blocks if block.kind == "chart"]
+    assert [chart.title.partition(" against")[0] for chart in charts] == [
+        "Perplexity",
+        "Mean accuracy of the tasks",
+    ] * 2
+    assert [chart.title.rpartition(", ")[2] for chart in charts[::2]] == [
+        "all weights as they are",
+        "3 rows set to zero",
+    ]
+    for chart, more in zip(charts, (0, 0, 3, 3), strict=True):
+        assert [key.label for key in chart.keys[:2]] == ["massive", "all"] and len(chart.keys) == 4
+        assert chart.keys[3].label == f"without MacDrop: {0.5 + more}"
+        lines = [mark.data_source.data for mark in chart.body.renderers if len(mark.data_source.data["p0"]) == 3]
+        assert [list(line["value"]) for line in lines] == [[2.5 + more, 5.5 + more, 9.5 + more]] * 3
+
+
+def test_one_probability_is_no_ablation():
+    rows = [row for row in train_rows.ablation() if row["p0"] in (None, 0.5)]
+    assert [block.kind for block in finetunings(found(robustness=rows))] == ["listing"]
+
+
+def test_schedules_of_the_same_name_with_another_alpha_are_two_lines():
+    rows = [
+        {"name": f"{p0} {alpha}", "macdrop": f"macdrop exp {p0} massive alpha {alpha}", "schedule": "exp", "p0": p0,
+         "scope": "massive", "zeroed": 0, "metric": "perplexity", "value": p0 + alpha}
+        for p0 in (0.2, 0.8) for alpha in (0.01, 0.05)
+    ]  # fmt: skip
+    (chart,) = [block for block in finetunings(found(robustness=rows)) if block.kind == "chart"]
+    assert [key.label for key in chart.keys] == ["alpha 0.01", "alpha 0.05"]
+
+
 def test_without_rows_there_is_nothing():
     assert finetunings(found()) == []
 
@@ -40,6 +73,9 @@ def test_without_rows_there_is_nothing():
                 "value": st.floats(),
                 "metric": st.sampled_from(["perplexity", "odd", None]),
                 "base": st.floats(),
+                "p0": st.floats() | st.sampled_from([0.1, 0.2]),
+                "scope": st.sampled_from(["all", None]),
+                "macdrop": st.sampled_from(["</script>", "macdrop a b c d e", None]),
             },
         ),
         max_size=6,

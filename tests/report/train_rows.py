@@ -8,7 +8,19 @@ DATA = "examples.jsonl, 320 examples, 0123abcd"
 
 def about(place):
     macdrop = "macdrop step 0.8 massive" if place % 2 else None
-    return {"name": NAMES[place], "method": "lora", "macdrop": macdrop, "seed": place, "data": DATA}
+    how = {"schedule": "step", "p0": 0.8, "scope": "massive"} if macdrop else {}
+    return {"name": NAMES[place], "method": "lora", "macdrop": macdrop, "seed": place, "data": DATA} | how
+
+
+def ablation():
+    """Three scopes at three probabilities and two seeds, and one without; the value tells which."""
+    cells = [(None, None)] + [(scope, p0) for scope in ("massive", "all", "</b>") for p0 in (0.2, 0.5, 0.9)]
+    return [
+        {"name": f"{scope} {p0} {seed}", "method": "lora", "seed": seed, "schedule": scope and "constant", "p0": p0,
+         "macdrop": scope and f"macdrop constant {p0} {scope}", "scope": scope, "zeroed": count, "metric": metric,
+         "text": "t", "value": 10.0 * (p0 or 0) + seed + count, "base": 1.0}
+        for scope, p0 in cells for seed in (0, 1) for count in (0, 3) for metric in ("perplexity", "a:acc", "b:acc")
+    ]  # fmt: skip
 
 
 def finetunings():

@@ -20,6 +20,7 @@ from monadnock.cli import (
     sensitivity,
     show,
     study,
+    sweep,
     verify,
 )
 from monadnock.cli.console import INTERRUPTED, Told, complain
@@ -37,6 +38,7 @@ VERBS = (
     attack,
     explain,
     study,
+    sweep,
     lens,
     read,
     sensitivity,

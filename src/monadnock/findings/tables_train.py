@@ -6,7 +6,10 @@ NAME = ("name", TEXT, "the fine-tuning with its settings, as lora, macdrop step 
 HOW = (
     NAME,
     ("method", TEXT, "adapter: lora or dora"),
-    ("macdrop", TEXT, "schedule, scope and probability of dropout on massive weights; null without"),
+    ("macdrop", TEXT, "dropout on massive weights: its schedule, probability and scope in words; null without"),
+    ("schedule", TEXT, "how the probability falls: step, epoch-before, epoch-after, exp or constant; null without"),
+    ("p0", REAL, "probability at the beginning; null without"),
+    ("scope", TEXT, "what is dropped: massive, all or others; null without"),
     ("seed", INT, "of the adapter's start, the order of examples and the masks"),
     ("data", TEXT, "the examples in words, with the first digits of their hash"),
 )

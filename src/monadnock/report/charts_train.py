@@ -3,6 +3,7 @@
 import polars as pl
 
 from monadnock.report import text
+from monadnock.report.charts_ablations import ablations
 from monadnock.report.parts import Block, Cell, Findings, Key, Listing, Section, meaning
 from monadnock.report.source import extent, finite, hover, source
 from monadnock.report.theme import SERIES, blank, whole_numbers
@@ -21,7 +22,7 @@ def finetunings(findings: Findings) -> list[Block]:
     if steps.height:
         blocks.append(_curves(steps))
     left = left.filter(pl.col("zeroed").is_not_null(), pl.col("metric").is_not_null(), pl.col("name").is_not_null())
-    return [*blocks, *([_left(left)] if left.height else [])]
+    return [*blocks, *([_left(left), *ablations(left)] if left.height else [])]
 
 
 def _told(name: str) -> str:

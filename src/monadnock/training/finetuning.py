@@ -17,7 +17,7 @@ from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 from monadnock.training.examples import Examples, read_examples
 from monadnock.training.fitting import Recipe, check_installed, fit
-from monadnock.training.macdrop import MacDropCallback
+from monadnock.training.macdrop import K, MacDropCallback
 from monadnock.training.robustness import Robustness
 from monadnock.training.tokens import Encoded, answer_loss, collate, encode
 
@@ -35,7 +35,7 @@ def finetune(
     schedule: str = "step",
     p0: float = 0.8,
     scope: str = "massive",
-    k: int = 5,
+    k: int = K,
     alpha: float = 0.01,
     evaluate: bool = False,
     zeroed: Sequence[int] = (2, 3),
@@ -110,8 +110,7 @@ def finetune(
     check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
     if callback is not None:
         callback.take_aims(run)
-    told = f"macdrop {schedule} {p0:g} {scope}" if macdrop else None
-    work = _Work(adapter, run, recipe, callback, method, told, examples.label, (length, validation))
+    work = _Work(adapter, run, recipe, callback, method, examples.label, (length, validation))
     robustness = Robustness(adapter, run, zeroed, held, tasks, limit) if evaluate else None  # refuses before it trains
     with bar(work.name, work.steps(len(trained)), progress) as step:
         work.train(trained, held, step)
@@ -130,9 +129,18 @@ class _Work:
     recipe: Recipe
     callback: MacDropCallback | None
     method: str
-    macdrop: str | None
     data: str
     split: tuple[int, float]  # tokens of an example, share held back
+
+    @property
+    def macdrop(self) -> str | None:
+        """What is dropped, in words."""
+        if self.callback is None:
+            return None
+        schedule, parts = self.callback.schedule, [self.callback.scope]
+        parts += [f"alpha {schedule.alpha:g}"] * (schedule.name == "exp")
+        parts += [f"k {self.callback.k}"] * (self.callback.k != K)
+        return " ".join(["macdrop", schedule.name, f"{schedule.p0:g}", *parts])
 
     @property
     def name(self) -> str:
@@ -154,7 +162,10 @@ class _Work:
     @property
     def about(self) -> dict[str, Any]:
         """The columns that tell it."""
-        columns = {"name": self.name, "method": self.method, "macdrop": self.macdrop}
+        columns: dict[str, Any] = {"name": self.name, "method": self.method, "macdrop": self.macdrop}
+        if self.callback:
+            schedule = self.callback.schedule
+            columns |= {"schedule": schedule.name, "p0": schedule.p0, "scope": self.callback.scope}
         return columns | {"seed": self.recipe.seed, "data": self.data}
 
     def steps(self, examples: int) -> int:

@@ -20,6 +20,7 @@ from monadnock.stats import massive_layer
 from monadnock.training.masks import SCOPES, MaskedRows
 from monadnock.training.schedule import ALPHA, Schedule
 
+K = 5  # rows that are massive
 Targets = Literal["auto"] | str | Path | Run | Sequence[Aim]
 
 
@@ -61,7 +62,7 @@ class MacDropCallback(TrainerCallback):
         p0: float = 0.8,
         schedule: str = "step",
         scope: str = "massive",
-        k: int = 5,
+        k: int = K,
         alpha: float = ALPHA,
         seed: int = 0,
     ):

@@ -1,0 +1,50 @@
+"""`monadnock sweep`: run one verb over a grid of settings, as a recipe says it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monadnock.cli.console import INTERRUPTED, Told, complain, near
+from monadnock.errors import MonadnockError
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with verb, settings and cells", show_default=False)],
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="setting in place of the recipe's, NAME=VALUE")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="say which cells there are, and run none")] = False,
+) -> None:
+    """Run one verb over a grid of settings; started again, it goes on."""
+    changes = dict(map(_change, change or []))
+    from monadnock.sweeping import read_recipe, sweep  # here, so that other verbs start without torch
+
+    if dry:
+        read = read_recipe(recipe, changes)
+        print(f"{read.verb}: {', '.join(f'{name} {value}' for name, value in read.settings.items())}")
+        for number, cell in enumerate(read.grid(), 1):
+            print(f"{number:>4}  {read.told(cell)}")
+        return
+    try:
+        runs = sweep(recipe, changes=changes)
+    except KeyboardInterrupt:
+        complain("Stopped; what was measured is kept, and the same command goes on.")
+        raise Told(INTERRUPTED) from None
+    for run in runs:
+        print(f"Run:    {near(run.path)}")
+        print(f"Report: {near(run.report())}")
+
+
+def _change(given: str) -> tuple[str, Any]:
+    import yaml
+
+    name, equals, value = given.partition("=")
+    if not equals or not name:
+        raise MonadnockError(f"--set {given} was given; give NAME=VALUE, as --set model=smollm2.")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise MonadnockError(
+            f"--set {given} cannot be read; give a value as YAML has it, as --set ks=[1,2]."
+        ) from error

@@ -1,0 +1,142 @@
+"""What a recipe file says: a verb, the settings that all cells have, and the cells."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from monadnock.errors import MonadnockError, nearest
+from monadnock.models import load
+
+_HOMES = {
+    "attack": ("monadnock.attacking", "attack"),
+    "compress": ("monadnock.compression.measuring", "compress"),
+    "explain": ("monadnock.explaining", "explain"),
+    "finetune": ("monadnock.training", "finetune"),
+    "scan": ("monadnock.scanning", "scan"),
+    "sensitivity": ("monadnock.sensitivity", "measure"),
+}
+LOADING = frozenset(inspect.signature(load).parameters) - {"model"}
+_HELD = frozenset({"tokenizer", "progress", "options", "force"})  # said elsewhere, or not in a file
+_MOST = 10_000  # cells
+
+
+class SweepRecipe(BaseModel):
+    """One verb over a grid of settings, read from YAML with `read_recipe`.
+
+    Attributes:
+        verb: attack, compress, explain, finetune, scan or sensitivity.
+        about: what it is for, in a sentence.
+        settings: what all cells have: `model`, `out`, and any argument of the verb's function.
+        cells: each gives further settings; where one is a list, the cell stands for one cell for each value, and two
+            lists for all pairs. Without cells there is one, of the settings alone.
+
+    Example:
+        >>> recipe = SweepRecipe(verb="attack", settings={"model": "smollm2"}, cells=[{"seed": [0, 1]}])
+        >>> recipe.grid()
+        [{'model': 'smollm2', 'seed': 0}, {'model': 'smollm2', 'seed': 1}]
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    verb: str
+    about: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    cells: list[dict[str, Any]] = Field(default_factory=list)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What runs a cell."""
+        if self.verb not in _HOMES:
+            raise MonadnockError(f"No sweep of {self.verb!r} is possible: {nearest(self.verb, _HOMES)}")
+        module, name = _HOMES[self.verb]
+        return getattr(import_module(module), name)
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Return the settings of every cell, in the order of the file; the last list changes first."""
+        return [
+            self.settings | dict(zip(cell, values, strict=True))
+            for cell in self.cells or [{}]
+            for values in itertools.product(*(each if isinstance(each, list) else [each] for each in cell.values()))
+        ]
+
+    def told(self, cell: dict[str, Any]) -> str:
+        """Return the settings of a cell that are not those of all cells."""
+        grid = self.grid()
+        shared = {name for name in self.settings if all(each.get(name) == cell.get(name) for each in grid)}
+        return ", ".join(f"{name} {value}" for name, value in cell.items() if name not in shared)
+
+
+def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> SweepRecipe:
+    """Read a recipe and check it against the arguments of the verb's function.
+
+    Args:
+        path: a YAML file.
+        changes: settings in place of the recipe's. Where a cell has the setting too, the change holds there as well:
+            cells that are then alike are one.
+
+    Raises:
+        MonadnockError: if it cannot be read, or has a key, verb or setting that does not exist, or asks for what a file
+            may not ask for: code that comes with a checkpoint, or an `out` outside the working folder.
+
+    Example:
+        >>> read_recipe("recipes/macdrop_scope.yaml", {"model": "smollm2"}).verb  # doctest: +SKIP
+        'finetune'
+    """
+    path, changes = Path(path), dict(changes or {})
+    recipe = _parse(path)
+    _check_file(path, recipe)
+    known = _known(recipe)
+    for name in itertools.chain(recipe.settings, *recipe.cells, changes):
+        if name not in known:
+            raise MonadnockError(
+                f"{path} or a change sets {name!r}, which {recipe.verb} has not: {nearest(name, known)}"
+            )
+    cells = [{name: value for name, value in cell.items() if name not in changes} for cell in recipe.cells]
+    single = [cell for place, cell in enumerate(cells) if cell not in cells[:place]]
+    changed = recipe.model_copy(update={"settings": recipe.settings | changes, "cells": single})
+    grid = changed.grid()
+    if not grid or len(grid) > _MOST:
+        raise MonadnockError(f"{path} has {len(grid)} cells; between 1 and {_MOST} can be run.")
+    if not all(cell.get("model") for cell in grid):
+        raise MonadnockError(f"{path} names no model; add one to its settings, or --set model=NAME.")
+    return changed
+
+
+def _parse(path: Path) -> SweepRecipe:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or "it is not YAML"
+        raise MonadnockError(f"Recipe {path} cannot be read ({reason}); give a YAML file.") from error
+    try:
+        return SweepRecipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise MonadnockError(
+            f"Recipe {path} is not one: {where}: {first['msg']}; it has verb, about, settings and cells."
+        ) from error
+
+
+def _known(recipe: SweepRecipe) -> set[str]:
+    """Return the settings that a verb has: what its function takes, and how its model is loaded."""
+    return set(inspect.signature(recipe.function).parameters) - _HELD | LOADING
+
+
+def _check_file(path: Path, recipe: SweepRecipe) -> None:
+    """Refuse what only the person who runs a recipe may ask for."""
+    for cell in recipe.grid():
+        if cell.get("trust_remote_code"):
+            raise MonadnockError(
+                f"{path} asks for trust_remote_code, which a file may not; add --set trust_remote_code=true if you "
+                "trust the checkpoint's code."
+            )
+        out = PurePath(str(cell.get("out") or "."))
+        if out.is_absolute() or ".." in out.parts:
+            raise MonadnockError(f"{path} writes to {out}, outside the working folder; use --set out=FOLDER for that.")

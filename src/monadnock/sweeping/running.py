@@ -1,0 +1,102 @@
+"""Run the cells of a recipe one after another, each model loaded once, and go on where one fails."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monadnock.errors import MonadnockError
+from monadnock.findings import Run
+from monadnock.models import Adapter
+from monadnock.preparing import model_slug, open_model
+from monadnock.sweeping.recipe import LOADING, read_recipe
+
+OUT = Path("monadnock-runs")
+
+
+def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progress: bool = True) -> list[Run]:
+    """Run every cell of a recipe; cells of one model add to one run.
+
+    Every verb skips what its run has, so that a sweep that was stopped goes on when it is started again. A cell that
+    cannot be run is told at once, and the others are run all the same.
+
+    Args:
+        recipe: a YAML file, see `read_recipe`.
+        changes: settings in place of the recipe's.
+        progress: say which cell it is, and show each one's progress, when the output is a terminal.
+
+    Returns:
+        The runs, one for each model. They are in the folder `out` of the recipe, by default
+        `monadnock-runs/NAME-OF-THE-RECIPE`, in folders of their own where there are several models.
+
+    Raises:
+        MonadnockError: on a recipe that is none, or after all cells if some could not be run.
+
+    Example:
+        >>> (run,) = sweep("recipes/macdrop_scope.yaml", changes={"model": "smollm2"})  # doctest: +SKIP
+        >>> run.table("robustness")  # doctest: +SKIP
+    """
+    read = read_recipe(recipe, changes)
+    grid = read.grid()
+    names = _names(grid)
+    runs: dict[Path, Run] = {}
+    failed: list[str] = []
+    opened = _Opened(progress)
+    for number, cell in enumerate(grid, 1):
+        out = Path(cell.get("out") or OUT / Path(recipe).stem)
+        out = out / names[str(cell["model"])] if len(names) > 1 else out
+        told = read.told(cell)
+        if progress and sys.stderr.isatty():
+            print(f"[{number}/{len(grid)}] {read.verb} {told}", file=sys.stderr)
+        try:
+            runs[out] = _run(read.verb, read.function, cell, out, opened, progress)
+        except MonadnockError as error:
+            failed.append(f"cell {number} ({told}): {error}")
+            print(f"monadnock: {failed[-1]}", file=sys.stderr)
+    if failed:
+        raise MonadnockError(
+            f"{len(failed)} of {len(grid)} cells could not be run, the first was {failed[0].rstrip('.')}; what the "
+            "others gave is kept, and the same command goes on."
+        )
+    return list(runs.values())
+
+
+def _names(grid: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the folder's name of every model."""
+    found: dict[str, str] = {}
+    for model in dict.fromkeys(str(cell["model"]) for cell in grid):
+        slug = model_slug(model)
+        if other := next((one for one, name in found.items() if name == slug), None):
+            raise MonadnockError(f"{other} and {model} would both be in a folder {slug}; sweep one after the other.")
+        found[model] = slug
+    return found
+
+
+def _run(verb: str, function: Any, cell: dict[str, Any], out: Path, opened: "_Opened", progress: bool) -> Run:
+    if verb == "scan" and (out / "manifest.json").is_file():
+        return Run.open(out)
+    loading = {name: cell[name] for name in cell.keys() & LOADING}
+    settings = {name: cell[name] for name in cell.keys() - LOADING - {"model", "out"}}
+    return function(opened.adapter(cell["model"], loading), out=out, progress=progress, **settings)
+
+
+class _Opened:
+    """The model that was used last."""
+
+    def __init__(self, progress: bool):
+        self.progress = progress
+        self.asked: object = None
+        self.found: Adapter | MonadnockError | None = None
+
+    def adapter(self, model: str, loading: dict[str, Any]) -> Adapter:
+        """Return a model, loaded once for all cells in a row that have it."""
+        if self.asked != (model, loading):
+            self.asked, self.found = (model, loading), None  # the one before is let go first
+            try:
+                self.found = open_model(model, progress=self.progress, **loading)
+            except MonadnockError as error:
+                self.found = error
+        if isinstance(self.found, MonadnockError):
+            raise self.found
+        assert self.found is not None
+        return self.found

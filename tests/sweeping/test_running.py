@@ -1,0 +1,90 @@
+"""Sweeps on tiny models: every cell is run once, a model is loaded once, and a cell that fails stops no other."""
+
+import pytest
+import yaml
+
+from monadnock import MonadnockError
+from monadnock.models.loading import load
+from monadnock.sweeping import running, sweep
+from tests.cli.conftest import save
+from tests.tiny import tiny_model
+from tests.words import random_words, write_words
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "one")
+    save(tmp_path / "other", tiny_model("mistral"))
+    write_words(tmp_path, random_words(600))
+    return tmp_path
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Keep the names of the models that are loaded."""
+    seen = []
+
+    def counted(model, **options):
+        seen.append(model)
+        return load(model, **options)
+
+    monkeypatch.setattr("monadnock.preparing.load", counted)
+    return seen
+
+
+def recipe(work, verb="attack", cells=(), **settings):
+    text = str(next(work.glob("*.txt")))
+    shared = {"model": "one", "text": text, "tokens": 32, "length": 16}
+    content = {"verb": verb, "settings": shared | settings, "cells": list(cells)}
+    (work / "small.yaml").write_text(yaml.safe_dump(content))
+    return work / "small.yaml"
+
+
+def test_all_cells_of_a_model_are_in_one_run_and_it_is_loaded_once(work, loads):
+    path = recipe(work, cells=[{"ks": [[1], [2]]}], modes=["zero"], metrics=["perplexity"])
+    (run,) = sweep(path, progress=False)
+    assert run.path.relative_to(work.resolve() if run.path.is_absolute() else ".").parts == ("monadnock-runs", "small")
+    assert set(run.table("effects").filter(mode="zero")["k"]) == {1, 2}
+    assert loads == ["one"]
+    before = {file: file.stat().st_mtime_ns for file in run.path.rglob("*.parquet")}
+    sweep(path, progress=False)
+    assert {file: file.stat().st_mtime_ns for file in run.path.rglob("*.parquet")} == before
+
+
+def test_models_have_runs_of_their_own_and_scans_are_not_repeated(work, loads):
+    path = recipe(work, "scan", [{"model": ["one", "other"]}], probes=["start_token"], out="runs")
+    runs = sweep(path, progress=False)
+    assert [run.path.name for run in runs] == ["one", "other"] and loads == ["one", "other"]
+    assert [run.manifest.model.family for run in runs] == ["llama", "mistral"]
+    before = [(run.path / "manifest.json").read_bytes() for run in runs]
+    again = sweep(path, progress=False)
+    assert [(run.path / "manifest.json").read_bytes() for run in again] == before
+
+
+def test_what_fails_is_told_and_the_others_are_run(work, capsys):
+    path = recipe(work, "scan", [{"model": ["nowhere", "one"]}], probes=["start_token"])
+    with pytest.raises(MonadnockError, match=r"1 of 2 cells could not be run, the first was cell 1 \(model nowhere"):
+        sweep(path, progress=False)
+    assert "cell 1" in capsys.readouterr().err
+    assert (work / "monadnock-runs" / "small" / "one" / "manifest.json").is_file()
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once(work, monkeypatch):
+    tried = []
+
+    def fail(model, **_):
+        tried.append(model)
+        raise MonadnockError("no such model")
+
+    monkeypatch.setattr(running, "open_model", fail)
+    with pytest.raises(MonadnockError, match="2 of 2"):
+        sweep(recipe(work, cells=[{"seed": [0, 1]}]), progress=False)
+    assert tried == ["one"]
+
+
+def test_models_of_one_name_in_different_folders_are_refused(work):
+    save(work / "deep" / "one")
+    path = recipe(work, "scan", [{"model": ["one", "deep/one"]}], probes=["start_token"])
+    with pytest.raises(MonadnockError, match="one and deep/one would both"):
+        sweep(path, progress=False)
