@@ -44,4 +44,16 @@ def robustness():
     ]  # fmt: skip
 
 
-ROWS = {"finetunings": finetunings, "finetuning_steps": finetuning_steps, "robustness": robustness}
+def answers():
+    """Two kinds of questions, one of two turns; the third model's answers differ most, and one has no score."""
+    turns = [("MT-1", "a", 1), ("MT-2", "a", 2), ("qa", "<i>", 1), ("</script>", None, 1)]
+    return [
+        {"name": name, "questions": "q.jsonl", "question": question, "category": column, "column": column, "turn": turn,
+         "asked": "What is <b>that</b>?", "answer": f"{place} \x00</script><b>", "tokens": 3, "judge": "<judge>",
+         "feedback": "fine", "score": None if column == "qa" and place == 1 else min(5, 1 + place * turn)}
+        for place, name in enumerate((None, *NAMES[:2])) for column, question, turn in turns
+    ]  # fmt: skip
+
+
+ROWS = {"finetunings": finetunings, "finetuning_steps": finetuning_steps, "robustness": robustness,
+        "answers": answers}  # fmt: skip

@@ -33,14 +33,18 @@ def generate(
     """
     tokenizer = adapter.tokenizer
     bos = tokenizer.bos_token_id is not None if bos is None else bos
-    limit = adapter.context_length
     written = []
     for prompt in prompts:
         ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        given = torch.tensor([[tokenizer.bos_token_id, *ids] if bos else ids], device=adapter.device)
-        room = tokens if limit is None else max(min(tokens, limit - given.shape[1]), 0)
-        written.append(_continue(adapter, given, room) if room else [])
+        written.append(go_on(adapter, [tokenizer.bos_token_id, *ids] if bos else ids, tokens))
     return written
+
+
+def go_on(adapter: Adapter, given: Sequence[int], tokens: int) -> list[int]:
+    """Return the token ids with which the model goes on, as many as fit into its context, always the most probable."""
+    limit = adapter.context_length
+    room = tokens if limit is None else max(min(tokens, limit - len(given)), 0)
+    return _continue(adapter, torch.tensor([list(given)], device=adapter.device), room) if room else []
 
 
 def _continue(adapter: Adapter, ids: Tensor, tokens: int) -> list[int]:

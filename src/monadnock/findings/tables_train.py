@@ -56,4 +56,23 @@ TRAINED: tuple[Table, ...] = (
         ),
         verb="finetune",
     ),
+    Table(
+        "answers",
+        "One row per fine-tuning, question and turn: the answer, and what a judge says of it (oh2024, table 9).",
+        (
+            ("name", TEXT, "the fine-tuning; null for the model without adapter"),
+            ("questions", TEXT, "the file in words, with the first digits of their hash"),
+            ("question", TEXT, "its id in the file"),
+            ("category", TEXT, "of the question, as writing or translation"),
+            ("column", TEXT, "MT-1 and MT-2 for the turns of MT-bench's categories, else the category"),
+            ("turn", INT, "1-based"),
+            ("asked", TEXT, "the text of the turn"),
+            ("answer", TEXT, "greedy, through the chat template"),
+            ("tokens", INT, "of the answer"),
+            ("judge", TEXT, "the model that judged"),
+            ("feedback", TEXT, "what it wrote"),
+            ("score", INT, "1 to 5; null where it wrote none"),
+        ),
+        verb="judge",
+    ),
 )

@@ -239,6 +239,7 @@ COMPARED: tuple[Compared, ...] = (
     ),
     Compared("finetunings", ("name", "data"), _values("difference", "before", "after")),
     Compared("robustness", ("name", "data", "zeroed", "metric", "text"), _values("ratio", "value", "base")),
+    Compared("answers", ("name", "questions", "question", "turn", "judge"), _values("difference", "score")),
     Compared("chain", ("link", "metric", "data"), _values("ratio", "before", "after", "control")),
 )
 

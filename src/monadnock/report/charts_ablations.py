@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import polars as pl
 from bokeh.models import Span
 from bokeh.plotting import figure
@@ -60,7 +61,7 @@ def _chart(here: pl.DataFrame, without: pl.DataFrame) -> Block:
         label = " ".join(str(part[name][0]) for name in by if part[name][0]) or "with MacDrop"
         _line(plot, part, colour, _SHOWN[metric])
         keys.append(Key(text.line(text.printable(label), 40), colour))
-        told.append(f"{label} {text.number(part['value'].mean())}")
+        told.append(f"{label} {text.number(float(np.mean(finite(part['value']))))}")
     if line is not None:
         plot.add_layout(Span(location=line, dimension="width", line_color=GREY, line_dash="dotted", line_width=2))
         keys.append(Key(f"without MacDrop: {text.number(line)}", GREY, "dotted"))

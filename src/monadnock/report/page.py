@@ -29,6 +29,7 @@ from monadnock.report import (
     charts_consistency,
     charts_depth,
     charts_first_token,
+    charts_judged,
     charts_lens,
     charts_life,
     charts_massive,
@@ -81,6 +82,7 @@ SECTIONS: tuple[Section, ...] = (
     *charts_compress.SECTIONS,
     *charts_prescribe.SECTIONS,
     *charts_train.SECTIONS,
+    *charts_judged.SECTIONS,
 )
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monadnock.data.chat import ROLES, Message
+from monadnock.data.jsonl import read_rows
 from monadnock.errors import MonadnockError
-
-ROLES = ("system", "user", "assistant")
-Message = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -46,39 +45,13 @@ def read_examples(data: str | Path) -> Examples:
     """
     path = Path(data)
     if path.suffix.lower() in (".json", ".jsonl") or path.exists():
-        rows, source = _read_file(path), path.name
+        rows, source = read_rows(path, "examples"), path.name
     else:
         rows, source = _read_dataset(str(data)), str(data)
     found = tuple(_conversation(row, f"example {number} of {source}") for number, row in enumerate(rows, 1))
     if len(found) < 2:
         raise MonadnockError(f"{source} has {len(found)} examples; one is held back, and at least one has to be left.")
     return Examples(source, found)
-
-
-def _read_file(path: Path) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
-        raise MonadnockError(f"{path} {reason}; give a .json or .jsonl file of examples.") from error
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        return [
-            _line(line, f"line {number} of {path}") for number, line in enumerate(text.splitlines(), 1) if line.strip()
-        ]
-    if isinstance(whole, dict):  # a .jsonl file of one line
-        whole = [whole]
-    if not isinstance(whole, list):
-        raise MonadnockError(f"{path} holds no list of examples.")
-    return whole
-
-
-def _line(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise MonadnockError(f"{where} is no JSON ({error}).") from error
 
 
 def _read_dataset(name: str) -> Iterable[Any]:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monadnock.data.chat import Message, chat_ids
 from monadnock.errors import MonadnockError
-from monadnock.training.examples import Message
 
 IGNORED = -100  # label of a token whose prediction does not count
 Encoded = dict[str, list[int]]
@@ -32,8 +32,8 @@ def encode(tokenizer: Any, conversation: Sequence[Message], length: int) -> Enco
     for place, message in enumerate(conversation):
         if message["role"] != "assistant":
             continue
-        before = _ids(tokenizer, conversation[:place], opened=True)
-        after = _ids(tokenizer, conversation[: place + 1], opened=False)
+        before = chat_ids(tokenizer, conversation[:place], opened=True)
+        after = chat_ids(tokenizer, conversation[: place + 1], opened=False)
         if after[: len(before)] != before or before[: len(ids)] != ids:
             raise MonadnockError(
                 "The tokenizer's chat template does not put turns one after another, so that answers cannot be told "
@@ -44,26 +44,6 @@ def encode(tokenizer: Any, conversation: Sequence[Message], length: int) -> Enco
     if all(label == IGNORED for label in labels[1:length]):
         return None
     return {"input_ids": ids[:length], "labels": labels[:length]}
-
-
-def _ids(tokenizer: Any, messages: Sequence[Message], *, opened: bool) -> list[int]:
-    """Return the ids of some turns; opened: up to where the assistant's next answer begins."""
-    if getattr(tokenizer, "chat_template", None):
-        try:
-            told = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened)
-        except Exception as error:  # templates raise what they like
-            raise MonadnockError(f"The tokenizer's chat template refuses a conversation: {error}.") from error
-        return list(tokenizer(told, add_special_tokens=False)["input_ids"])
-    headings = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n"}
-    ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    for message in messages:
-        ids += tokenizer(headings[message["role"]], add_special_tokens=False)["input_ids"]
-        if message["role"] == "assistant":
-            ids += tokenizer(message["content"], add_special_tokens=False)["input_ids"]
-            ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        else:
-            ids += tokenizer(message["content"] + "\n\n", add_special_tokens=False)["input_ids"]
-    return ids + (tokenizer(headings["assistant"], add_special_tokens=False)["input_ids"] if opened else [])
 
 
 def collate(batch: Sequence[Encoded], pad: int = 0) -> dict[str, Tensor]:

@@ -1,0 +1,121 @@
+"""A language model as judge: it is shown a question and an answer, and gives a score from 1 to 5."""
+
+import os
+import re
+from typing import Any, Protocol
+
+from monadnock.data.chat import chat_ids
+from monadnock.errors import MonadnockError
+from monadnock.evaluation.generation import go_on
+from monadnock.models import Adapter
+
+KEY = "MONADNOCK_JUDGE_KEY"  # environment variable with the key of the server, where it asks for one
+TOKENS = 512  # of a judgement
+TIMEOUT = 600  # seconds
+_SCORE = re.compile(r"\[RESULT\]\s*\(?\s*([1-5])(?!\d|\.\d)")
+_SCALE = """\
+1: it does not answer what was asked, or is wrong throughout.
+2: it touches on what was asked, and is mostly wrong or of little use.
+3: it answers part of it, or all of it with clear mistakes.
+4: it answers all of it, with small slips.
+5: it answers all of it, right and clear, and could hardly be better."""
+
+
+class Judge(Protocol):
+    """Whoever reads a prompt and writes a judgement; `name` says who it is."""
+
+    name: str
+
+    def __call__(self, prompt: str) -> str:
+        """Return what the judge writes."""
+        ...
+
+
+class ServerJudge:
+    """A model behind an address that is compatible with OpenAI's, such as vLLM's or `transformers serve`'s.
+
+    The environment variable MONADNOCK_JUDGE_KEY holds the key, where the server asks for one; no other is sent.
+
+    Args:
+        address: the base, as http://127.0.0.1:8000/v1.
+        model: the model's name there.
+
+    Raises:
+        MonadnockError: when asked, if the server cannot be reached, refuses, or answers something else.
+    """
+
+    def __init__(self, address: str, model: str):
+        from huggingface_hub import InferenceClient
+
+        self.name = f"{model} at {address}"
+        self.address, self.model = address, model
+        self._client = InferenceClient(base_url=address, api_key=os.environ.get(KEY) or "none", timeout=TIMEOUT)
+
+    def __call__(self, prompt: str) -> str:
+        """Return what the model behind the address writes, at temperature 0."""
+        try:
+            told = self._client.chat_completion(
+                [{"role": "user", "content": prompt}],
+                model=self.model,
+                max_tokens=TOKENS,
+                temperature=0.0,
+                seed=0,
+            )
+            return str(told.choices[0].message.content or "")
+        except Exception as error:  # what a wire, a server and its JSON can do is endless
+            reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+            raise MonadnockError(
+                f"The judge at {self.address} did not answer ({reason}); see that it runs, serves {self.model}, and "
+                f"that {KEY} is set if it asks for a key. What was judged is kept, and the same command goes on."
+            ) from error
+
+
+class ModelJudge:
+    """A model in this process as judge.
+
+    Args:
+        adapter: the model, with its tokenizer.
+    """
+
+    def __init__(self, adapter: Adapter):
+        self.name, self._adapter = adapter.source.id, adapter
+
+    def __call__(self, prompt: str) -> str:
+        """Return what the model writes, always the most probable token."""
+        tokenizer: Any = self._adapter.tokenizer
+        ids = chat_ids(tokenizer, [{"role": "user", "content": prompt}], opened=True)
+        return str(tokenizer.decode(go_on(self._adapter, ids, TOKENS), skip_special_tokens=True))
+
+
+def judging_prompt(question: str, answer: str, reference: str | None = None) -> str:
+    """Return what a judge is asked: feedback and a score, behind [RESULT], of one answer by one scale.
+
+    The parts and the last line are those that Prometheus-2 (Kim et al., 2024) was trained on; the words are our own.
+
+    Args:
+        question: what was asked, with the turns before it.
+        answer: what is judged.
+        reference: an answer that deserves 5, where there is one.
+    """
+    parts = [
+        "###Task Description:\n"
+        "Below are an instruction, an answer to it, and a scale of scores. Write feedback that judges the answer "
+        "strictly by the scale, and then a score that is a whole number from 1 to 5. Write nothing else. The form is:\n"
+        "Feedback: (your feedback) [RESULT] (a whole number from 1 to 5)",
+        f"###The instruction to evaluate:\n{question}",
+        f"###Response to evaluate:\n{answer}",
+    ]
+    if reference:
+        parts.append(f"###Reference Answer (Score 5):\n{reference}")
+    return "\n\n".join([*parts, f"###Score Rubrics:\n{_SCALE}", "###Feedback:"])
+
+
+def score_of(judgement: str) -> int | None:
+    """Return the score that a judgement ends with; None where it has none.
+
+    Example:
+        >>> score_of("Feedback: right, and clear. [RESULT] 5")
+        5
+    """
+    found = _SCORE.findall(judgement)
+    return int(found[-1]) if found else None
