@@ -18,8 +18,10 @@ LOGITS = 2**20  # in a batch, per position: 4 GiB in float32 for prompts of 1,02
 
 
 @contextmanager
-def language_model(adapter: Adapter, bos: bool) -> Iterator[Any]:
+def language_model(adapter: Adapter, bos: bool, context: int | None = None) -> Iterator[Any]:
     """Show the model to lm-eval, with a BOS token in front if and only if `bos`, and give it back as it was.
+
+    Prompts longer than `context`, by default the model's own, lose tokens from the front.
 
     lm-eval leaves BOS tokens to the tokenizer, and many (GPT-2, SmolLM2) have one that they never put in front.
     """
@@ -66,7 +68,7 @@ def language_model(adapter: Adapter, bos: bool) -> Iterator[Any]:
             pretrained=adapter.model,
             tokenizer=tokenizer,
             batch_size=max(1, min(16, LOGITS // len(tokenizer))),
-            max_length=adapter.context_length,
+            max_length=context or adapter.context_length,
             prefix_token_id=tokenizer.bos_token_id if bos else tokenizer.eos_token_id,
         )
     finally:

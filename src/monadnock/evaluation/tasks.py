@@ -45,11 +45,13 @@ class Tasks:
     Attributes:
         names: the names asked for; for a task file the name in it.
         limit: how many documents of each task are used, the first ones; None for all.
+        context: how many tokens a prompt and its answer may have; None for as many as the model sees.
         digest: SHA-256 of the task files and the documents: an edited file, or other data, is another task.
 
     Args:
         names: names of lm-eval tasks, groups or tags, or paths that end in .yaml or .yml.
         limit: use only the first so many documents of each task.
+        context: tokens that a prompt and its answer may have together; by default as many as the model sees.
 
     Raises:
         MonadnockError: if lm-eval is missing, a name is unknown, a task file cannot be used, data cannot be had, or a
@@ -61,12 +63,16 @@ class Tasks:
         Score(task='arc_easy', metric='acc', value=0.545, error=0.0352...)
     """
 
-    def __init__(self, names: Sequence[str | Path] = DEFAULT_TASKS, *, limit: int | None = None):
+    def __init__(
+        self, names: Sequence[str | Path] = DEFAULT_TASKS, *, limit: int | None = None, context: int | None = None
+    ):
         asked = [str(name) for name in ([names] if isinstance(names, str | Path) else names)]
         if not asked or (limit is not None and limit < 1):
             what = f"A limit of {limit} documents" if asked else "No task"
             raise MonadnockError(f"{what} was asked; name at least one task, and give no limit or one of at least 1.")
-        self.limit = limit
+        if context is not None and context < 2:
+            raise MonadnockError(f"A context of {context} tokens was asked; give at least 2.")
+        self.limit, self.context = limit, context
         self._tasks: dict[str, Any] = {}
         self._groups: dict[str, Any] = {}
         with undisturbed():
@@ -119,7 +125,7 @@ class Tasks:
         """Run every task on a model as it is now; nothing is kept from earlier runs.
 
         Model and tokenizer come back as they were. Log-likelihoods are in the model's own dtype, as lm-eval computes
-        them. A prompt that is longer than the model's context loses tokens from the front, BOS included.
+        them. A prompt that is longer than the context loses tokens from the front, BOS included.
 
         Args:
             adapter: the model, with its tokenizer.
@@ -137,7 +143,12 @@ class Tasks:
         if bos and adapter.tokenizer.bos_token_id is None:
             raise MonadnockError("A BOS token was asked, but this tokenizer has none; use bos=False.")
         bos = adapter.tokenizer.bos_token_id is not None if bos is None else bos
-        with undisturbed(), language_model(adapter, bos) as model:
+        longest = adapter.context_length
+        if self.context is not None and longest is not None and self.context > longest:
+            raise MonadnockError(
+                f"A context of {self.context} tokens was asked, but {adapter.source.id} sees at most {longest}."
+            )
+        with undisturbed(), language_model(adapter, bos, self.context) as model:
             import lm_eval
 
             for task in self._tasks.values():

@@ -41,6 +41,7 @@ def finetune(
     zeroed: Sequence[int] = (2, 3),
     tasks: Sequence[str] = (),
     limit: int | None = None,
+    context: int | None = None,
     epochs: float = 3,
     rate: float = 1e-4,
     batch: int = 8,
@@ -69,6 +70,7 @@ def finetune(
         zeroed: how many of them, besides none.
         tasks: of lm-eval, by name.
         limit: examples of each task.
+        context: tokens that a task's prompt and answer may have; by default as many as the model sees.
         epochs: times that every example is seen.
         rate: peak learning rate; it rises over the first 5 % of the steps and then falls to 0 in a line.
         batch: examples of a micro-batch.
@@ -111,7 +113,9 @@ def finetune(
     if callback is not None:
         callback.take_aims(run)
     work = _Work(adapter, run, recipe, callback, method, examples.label, (length, validation))
-    robustness = Robustness(adapter, run, zeroed, held, tasks, limit) if evaluate else None  # refuses before it trains
+    robustness = (
+        Robustness(adapter, run, zeroed, held, tasks, limit, context) if evaluate else None
+    )  # refuses before it trains
     with bar(work.name, work.steps(len(trained)), progress) as step:
         work.train(trained, held, step)
     if robustness:

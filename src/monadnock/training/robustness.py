@@ -33,6 +33,7 @@ class Robustness:
         held: batches of the examples that were held back.
         tasks: of lm-eval, by name.
         limit: examples of each task.
+        context: tokens of a task's prompt and answer; by default as many as the model sees.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class Robustness:
         held: Sequence[dict[str, torch.Tensor]],
         tasks: Sequence[str] = (),
         limit: int | None = None,
+        context: int | None = None,
     ):
         self.adapter, self.run, self.held = adapter, run, held
         self.counts = (0, *sorted(set(zeroed)))
         (self.aim,) = aims_of(run, max(self.counts))
         length = min(LENGTH, adapter.context_length or LENGTH)
         self.windows = text_windows(adapter, tokens=TOKENS, length=length, bos=None)
-        self.tasks = Tasks(list(tasks), limit=limit) if tasks else None
+        self.tasks = Tasks(list(tasks), limit=limit, context=context) if tasks else None
 
     @property
     def steps(self) -> int:
@@ -58,7 +60,7 @@ class Robustness:
 
     def measure(self, about: dict[str, Any], folder: Path, part: str, step: Callable[[], None]) -> None:
         """Measure both models and write the table `robustness`, unless the run has it."""
-        tasks = self.tasks and (self.tasks.names, self.tasks.limit, self.tasks.digest)
+        tasks = self.tasks and (self.tasks.names, self.tasks.limit, self.tasks.digest, self.tasks.context)
         part = f"{part}-{_digits((self.counts, self._wanted(), tasks))}"
         if self.run.has("robustness", part):
             return
