@@ -18,3 +18,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error; the next one too where the first only announces it."""
+    lines = str(error).strip().splitlines()
+    if not lines or isinstance(error, KeyError):
+        return f"{type(error).__name__} {error}".strip()
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")]).rstrip(".")

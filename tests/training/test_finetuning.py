@@ -9,8 +9,8 @@ import torch
 from monadnock import MonadnockError
 from monadnock.findings import Run
 from monadnock.models import Adapter, Source
+from monadnock.models.tuned import with_adapter
 from monadnock.training import finetune, fitting
-from monadnock.training.fitting import with_adapter
 from tests.scans import assert_untouched, state
 from tests.studying.conftest import planted
 from tests.tiny import tiny_model
@@ -66,7 +66,7 @@ def test_an_adapter_is_trained_saved_and_the_model_given_back(tune, method, macd
 def test_a_second_start_does_nothing_again_and_another_setting_adds(tune, monkeypatch):
     adapter = make()
     tune(adapter)
-    monkeypatch.setattr(fitting, "_peft", lambda: pytest.fail("trained again"))
+    monkeypatch.setattr(fitting, "peft", lambda: pytest.fail("trained again"))
     tune(adapter)
     monkeypatch.undo()
     run = tune(adapter, seed=1)
@@ -129,7 +129,7 @@ def test_zeroed_rows_are_measured_with_the_adapter_merged(tune):
 
 
 def test_tasks_that_there_are_not_are_told_before_training(tune, monkeypatch):
-    monkeypatch.setattr(fitting, "_peft", lambda: pytest.fail("trained"))
+    monkeypatch.setattr(fitting, "peft", lambda: pytest.fail("trained"))
     with pytest.raises(MonadnockError, match="no_such_task"):
         tune(make(), evaluate=True, tasks=["no_such_task"])
 

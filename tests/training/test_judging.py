@@ -9,8 +9,8 @@ from monadnock.data.chat import chat_ids
 from monadnock.evaluation.generation import go_on
 from monadnock.evaluation.judge import judging_prompt
 from monadnock.models import Adapter, Source
+from monadnock.models.tuned import with_adapter
 from monadnock.training import finetune, judge
-from monadnock.training.fitting import with_adapter
 from tests.evaluation.judge_server import planted, serving
 from tests.scans import assert_untouched, state
 from tests.tiny import tiny_model

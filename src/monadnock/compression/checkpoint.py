@@ -20,8 +20,8 @@ from monadnock.compression.packing import Arrays, unpack_matrix
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, Source
 from monadnock.models.components import parameters
-from monadnock.models.loading import quiet
 from monadnock.models.matrices import Matrix
+from monadnock.models.quiet import quiet
 
 PACKED, REST = "matrices.safetensors", "rest.safetensors"
 

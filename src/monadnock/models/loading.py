@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import pickle
 from collections.abc import Iterator
@@ -12,11 +11,13 @@ from typing import Any
 import gguf
 import torch
 
-from monadnock.errors import MonadnockError, nearest
+from monadnock.errors import MonadnockError, first_line, nearest
 from monadnock.models.adapter import Adapter, Source
 from monadnock.models.config_check import find_family
 from monadnock.models.gguf_file import read_once
 from monadnock.models.packaged import PACKAGED, packaged_path
+from monadnock.models.quiet import quiet
+from monadnock.models.tuned import merge
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -34,6 +35,7 @@ def load(
 
     Args:
         model: a packaged model's name, a GGUF file, a folder with config.json, or a hub id (`owner/name@revision`).
+            With `+FOLDER` behind it, the adapter that peft saved there is merged into the weights.
         dtype: float32, bfloat16, float16 or auto (float32 on a CPU, else what the checkpoint holds).
         device: where to put it, as torch names it; by default cuda if there is one, else cpu.
         device_map: passed to transformers and accelerate instead of `device`.
@@ -50,6 +52,10 @@ def load(
         >>> load("smollm2").num_layers  # doctest: +SKIP
         30
     """
+    if tuned := _with_adapter(str(model)):
+        base, folder = tuned
+        how: dict[str, Any] = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
+        return merge(load(base, **how, trust_remote_code=trust_remote_code), folder)
     source, place, options = _locate(str(model), revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_request(dtype, device)
@@ -84,6 +90,16 @@ def load(
         with (Path(place) / options["gguf_file"]).open("rb") as file:
             commit = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     return Adapter(loaded.eval(), tokenizer, Source(source.id, source.kind, commit or source.revision))
+
+
+def _with_adapter(model: str) -> tuple[str, Path] | None:
+    """Return the model and the folder of `MODEL+FOLDER`; None for what is no such name."""
+    places = [place for place, char in enumerate(model) if char == "+" and place]
+    with contextlib.suppress(OSError):
+        if places and not Path(model).exists():
+            folders = ((model[:place], Path(model[place + 1 :])) for place in reversed(places))
+            return next(((base, folder) for base, folder in folders if folder.is_dir()), None)
+    return None
 
 
 def _locate(model: str, revision: str | None) -> tuple[Source, str, dict[str, Any]]:
@@ -123,7 +139,7 @@ def _check_request(dtype: str, device: str) -> None:
         if torch.empty(0, device=device).is_meta:
             raise MonadnockError("Device 'meta' holds no values, so nothing can be measured on it.")
     except (RuntimeError, AssertionError) as error:
-        raise MonadnockError(f"Device {device!r} cannot be used here: {_first_line(error)}") from error
+        raise MonadnockError(f"Device {device!r} cannot be used here: {first_line(error)}") from error
 
 
 def _check_gguf(path: Path) -> None:
@@ -132,7 +148,7 @@ def _check_gguf(path: Path) -> None:
         reader = gguf.GGUFReader(str(path))
         whole = max((tensor.data_offset + tensor.n_bytes for tensor in reader.tensors), default=0)
     except Exception as error:  # the reader fails in many ways on bytes that are not GGUF
-        raise MonadnockError(f"{path} is not a readable GGUF file, or was cut short ({_first_line(error)}).") from error
+        raise MonadnockError(f"{path} is not a readable GGUF file, or was cut short ({first_line(error)}).") from error
     if whole > path.stat().st_size:
         raise MonadnockError(f"{path} was cut short: {whole} bytes are listed, {path.stat().st_size} are there.")
 
@@ -184,29 +200,4 @@ def _told_in_one_sentence(source: Source, part: str = "") -> Iterator[None]:
 
 
 def _cause(part: str, error: Exception) -> str:
-    return f"cannot be read ({_first_line(error)})" if part else _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error; the next one too where the first only announces it."""
-    lines = str(error).strip().splitlines()
-    if not lines or isinstance(error, KeyError):
-        return f"{type(error).__name__} {error}".strip()
-    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")]).rstrip(".")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice to itself while a model loads."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # GGUF conversion draws a bar that cannot be turned off
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    return f"cannot be read ({first_line(error)})" if part else first_line(error)

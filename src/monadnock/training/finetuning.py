@@ -12,11 +12,12 @@ import torch
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
 from monadnock.models import Adapter
+from monadnock.models.tuned import check_installed
 from monadnock.preparing import bar, evaluating, known_run, open_model
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
 from monadnock.training.examples import Examples, read_examples
-from monadnock.training.fitting import Recipe, check_installed, fit
+from monadnock.training.fitting import Recipe, fit
 from monadnock.training.macdrop import K, MacDropCallback
 from monadnock.training.robustness import Robustness
 from monadnock.training.tokens import Encoded, answer_loss, collate, encode

@@ -1,7 +1,5 @@
 """One training of an adapter by transformers' Trainer and peft: from encoded examples to a folder with the adapter."""
 
-import copy
-import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -13,7 +11,8 @@ import torch
 
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter
-from monadnock.models.loading import quiet
+from monadnock.models.quiet import quiet
+from monadnock.models.tuned import peft
 from monadnock.preparing import evaluating
 from monadnock.training.macdrop import MacDropCallback
 from monadnock.training.tokens import Encoded, answer_loss, collate
@@ -79,7 +78,7 @@ def fit(
     Raises:
         MonadnockError: if peft is not installed, or the model cannot be trained.
     """
-    peft = _peft()
+    library = peft()
     from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
     from transformers.trainer_callback import PrinterCallback
 
@@ -95,7 +94,7 @@ def fit(
     base, modes = adapter.model, [module for module in adapter.model.modules() if module.training]
     frozen = [(parameter, parameter.requires_grad) for parameter in base.parameters()]
     set_seed(recipe.seed)
-    config = peft.LoraConfig(
+    config = library.LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.rank,
         target_modules="all-linear",
@@ -105,7 +104,7 @@ def fit(
     )
     try:
         with quiet():
-            tuned = peft.get_peft_model(base, config)
+            tuned = library.get_peft_model(base, config)
     except (ValueError, NotImplementedError) as error:  # what peft raises on modules that it does not know
         raise MonadnockError(f"peft cannot put this adapter on {adapter.source.id}: {error}") from error
     try:
@@ -160,22 +159,6 @@ def fit(
     return Fitted(rows, trainable, after)
 
 
-def with_adapter(adapter: Adapter, folder: Path) -> Adapter:
-    """Return a copy of a model with a saved adapter merged into its weights.
-
-    Raises:
-        MonadnockError: if peft is not installed, or the adapter cannot be read.
-    """
-    peft = _peft()
-    try:
-        with quiet():
-            merged: Any = peft.PeftModel.from_pretrained(copy.deepcopy(adapter.model), str(folder)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MonadnockError(f"{folder} is no adapter of {adapter.source.id}: {reason}.") from error
-    return Adapter(merged.eval(), adapter.tokenizer, adapter.source)
-
-
 def _last_checkpoint(work: Path) -> Path | None:
     """Return the last checkpoint that is whole: its state is written last."""
     whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
@@ -188,16 +171,3 @@ def _experts(adapter: Adapter) -> list[str] | None:
         return None
     paths = {str(getattr(adapter.family, role)).partition("#")[0] for role in ("gate", "up", "down")}
     return sorted(path for path in paths if not hasattr(adapter.module(0, path), "weight"))
-
-
-def check_installed() -> None:
-    """Raise a `MonadnockError` unless peft is installed."""
-    if importlib.util.find_spec("peft") is None:
-        raise MonadnockError("Fine-tuning needs an extra: pip install 'monadnock[train]'.")
-
-
-def _peft() -> Any:
-    check_installed()
-    import peft
-
-    return peft

@@ -11,10 +11,10 @@ from monadnock.evaluation.judge import Judge, ModelJudge, ServerJudge, judging_p
 from monadnock.evaluation.questions import Question, Questions, digits, read_questions
 from monadnock.findings import Run
 from monadnock.models import Adapter
+from monadnock.models.tuned import with_adapter
 from monadnock.preparing import bar, evaluating, known_run, open_model
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
-from monadnock.training.fitting import with_adapter
 
 TOKENS = 512
 

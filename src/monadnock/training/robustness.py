@@ -13,8 +13,8 @@ from monadnock.evaluation import Tasks, perplexity
 from monadnock.findings import Run
 from monadnock.interventions import zero_rows
 from monadnock.models import Adapter
+from monadnock.models.tuned import with_adapter
 from monadnock.preparing import evaluating, text_windows
-from monadnock.training.fitting import with_adapter
 from monadnock.training.macdrop import aims_of
 from monadnock.training.tokens import answer_loss
 
