@@ -46,7 +46,7 @@ def test_the_paper_s_mean_is_the_mean_of_its_seven_columns():
 def test_scores_come_first_and_then_the_answers_that_differ_most():
     scores, *answers = judged(found(train_rows.answers()))
     assert scores.kind == "listing" and scores.body.rows[0][0].text == "no adapter"
-    assert "1 of 12 answers have no score" in scores.says
+    assert "no score to some answers: lora, seed 0 1." in scores.says
     assert [block.kind for block in answers] == ["passages"] * len(answers)
     first = answers[0]
     assert "turn 2" in first.title and [passage.note for passage in first.body] == ["score 1", "score 3", "score 5"]

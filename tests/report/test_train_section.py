@@ -25,6 +25,17 @@ def test_each_part_is_there_with_the_model_without_adapter_first():
     assert left.body.starts == {4, 8}
 
 
+def test_seeds_are_one_row_with_their_mean_and_ends():
+    rows = [
+        {"name": f"lora, seed {seed}", "zeroed": 0, "metric": "perplexity", "value": value, "base": 9.0}
+        for seed, value in ((0, 10.0), (1, 14.0), (12, 12.0))
+    ]
+    (left,) = finetunings(found(robustness=rows))
+    told = [[cell.text for cell in row] for row in left.body.rows]
+    assert told == [["0", "no adapter", "9"], ["0", "lora", "12 (10 to 14)"]]
+    assert "Of several seeds" in left.says
+
+
 def test_an_ablation_is_drawn_over_p0_a_line_for_each_scope_and_one_without():
     blocks = finetunings(found(robustness=train_rows.ablation()))
     charts = [block for block in blocks if block.kind == "chart"]

@@ -52,10 +52,11 @@ def tell(run: Run) -> None:
     for about, part in answers.group_by("questions", "judge", maintain_order=True):
         rows = mean_scores(part)
         grid = RichTable(box=None, pad_edge=False, header_style="bold cyan", padding=(0, 2, 0, 0))
-        grid.add_column(escape(f"{about[0]}, judged by {about[1]}"))
+        grid.add_column("fine-tuning", overflow="fold")
         for name in (*rows[0].columns, "mean", "no score"):
             grid.add_column(escape(name.replace("_", " ")), justify="right")
         for row in rows:
             means = ("" if value is None else f"{value:.2f}" for value in (*row.columns.values(), row.mean))
             grid.add_row(escape(row.name or "no adapter"), *means, str(row.unscored))
+        print(f"Scores from 1 to 5, {about[0]}, judged by {about[1]}")
         Console().print(grid)

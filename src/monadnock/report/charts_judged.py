@@ -16,7 +16,7 @@ def judged(findings: Findings) -> list[Block]:
     answers = findings["answers"].filter(pl.col("column").is_not_null())
     blocks = []
     for about, part in answers.group_by("questions", "judge", maintain_order=True):
-        told = " judged by ".join(_line(each or "unnamed") for each in about)
+        told = ", judged by ".join(_line(each or "unnamed") for each in about)
         blocks += [_scores(part, told), *_passages(part)]
     return blocks
 
@@ -31,13 +31,13 @@ def _scores(answers: pl.DataFrame, told: str) -> Block:
     listed = []
     for row in rows:
         means = ("" if value is None else f"{value:.2f}" for value in (*row.columns.values(), row.mean))
-        listed.append(tuple(map(Cell, (_line(row.name or _WITHOUT), *means, str(row.unscored)))))
-    none = int(answers["score"].null_count())
-    missing = f" {none} of {answers.height} answers have no score: the judge wrote none." if none else ""
-    heads = ("fine-tuning", *(_line(name.replace("_", " ")) for name in rows[0].columns), "mean", "no score")
+        listed.append(tuple(map(Cell, (_line(row.name or _WITHOUT), *means))))
+    missing = "; ".join(f"{_line(row.name or _WITHOUT)} {row.unscored}" for row in rows if row.unscored)
+    without = f" The judge gave no score to some answers: {missing}." if missing else ""
+    heads = ("fine-tuning", *(_line(name.replace("_", " ")).replace("-", "\u2011") for name in rows[0].columns), "mean")
     return Block(
-        f"Mean scores, {told}",
-        f"From 1 to 5; the mean is that of the columns.{missing}",
+        "Mean scores",
+        f"From 1 to 5, {told}; the mean is that of the columns.{without}",
         meaning("answers", "column", "score"),
         Listing(heads, tuple(listed), (False,) * len(heads)),
         wide=True,

@@ -70,27 +70,40 @@ def _curves(steps: pl.DataFrame) -> Block:
 
 
 def _left(left: pl.DataFrame) -> Block:
-    """List each metric, a row for each fine-tuning and number of rows set to zero, clean ones first."""
+    """List each metric, a row for each kind of fine-tuning and number of rows set to zero, clean ones first."""
     metrics = left["metric"].unique(maintain_order=True).to_list()
-    rows, starts = [], set()
+    kinds = pl.col("name").str.replace(r", seed \d+$", "")
+    left = left.with_columns(kind=kinds, value=pl.col("value").cast(pl.Float64), base=pl.col("base").cast(pl.Float64))
+    rows, starts, several = [], set(), False
     for count in sorted(left["zeroed"].unique()):
         here = left.filter(zeroed=count)
         starts.add(len(rows))
-        for name in [None, *here["name"].unique(maintain_order=True)]:
-            column = "base" if name is None else "value"
-            own = here if name is None else here.filter(name=name)
-            values = dict(own.select("metric", column).rows())
-            told = _WITHOUT if name is None else _told(name)
-            cells = (Cell(text.number(values.get(metric)) if metric in values else "") for metric in metrics)
-            rows.append((Cell(str(count)), Cell(told), *cells))
+        for kind in [None, *here["kind"].unique(maintain_order=True)]:
+            own = here if kind is None else here.filter(kind=kind)
+            column = pl.col("base").unique(maintain_order=True) if kind is None else pl.col("value")
+            values = own.group_by("metric").agg(column)
+            found = dict(values.rows())
+            several |= any(len(each) > 1 for each in found.values())
+            cells = (Cell(_spread(found.get(metric, []))) for metric in metrics)
+            rows.append((Cell(str(count)), Cell(_WITHOUT if kind is None else _told(kind)), *cells))
     heads = ("rows set to zero", "fine-tuning", *(_told(metric.replace("_", " ")) for metric in metrics))
+    seeds = " Of several seeds: mean, with the smallest and the largest in brackets." if several else ""
     return Block(
         "With massive rows set to zero",
-        "What is left when the most massive rows of W_up and W_gate are taken away, with each adapter and without.",
+        f"What is left without the most massive rows of W_up and W_gate, with each adapter and without.{seeds}",
         meaning("robustness", "zeroed", "metric", "value", "base"),
         Listing(heads, tuple(rows), (False,) * len(heads), frozenset(starts - {0}), words=2),
         wide=True,
     )
+
+
+def _spread(values: list[float | None]) -> str:
+    """Return a value, or the mean of several with their ends."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return text.number(known[0]) if known else ""
+    ends = f"{text.number(min(known))} to {text.number(max(known))}"
+    return f"{text.number(sum(known) / len(known))} ({ends})"
 
 
 SECTIONS = (
