@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -13,6 +14,7 @@ from monadnock.models.start import start_states
 from monadnock.preparing import model_facts
 
 SAME = 0.02  # largest difference of the start token's states that another machine or library may make
+_SUMS = "weight_sums"  # in tensors/
 ROUNDING = 1e-9  # the same of sums of weights
 
 
@@ -38,6 +40,20 @@ def check_same(run: Run, adapter: Adapter, sums: list[float]) -> None:
     _check_states(run, adapter)
     noted = [attack.weight_sums for attack in run.manifest.attacks if attack.weight_sums]
     if noted and _differ(noted[0], sums, ROUNDING):
+        raise MonadnockError(_told(run, adapter, "sums of its weights"))
+
+
+def check_weights(run: Run, adapter: Adapter) -> None:
+    """Refuse another model as `check_same` does, and note the sums of this one's weights, if nobody has yet.
+
+    Raises:
+        MonadnockError: with what differs.
+    """
+    sums = weight_sums(adapter)
+    check_same(run, adapter, sums)
+    if _SUMS not in run.tensor_names():
+        run.add_tensors(_SUMS, {"sums": np.array(sums)}, {"about": "sum w and sum |w| of each layer and of the rest"})
+    elif _differ(run.tensors(_SUMS)[0]["sums"].tolist(), sums, ROUNDING):
         raise MonadnockError(_told(run, adapter, "sums of its weights"))
 
 

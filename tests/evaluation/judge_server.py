@@ -15,7 +15,7 @@ def planted(prompt):
 
 
 @contextmanager
-def serving(status=200, told=None):
+def serving(status=200, told=None, body=None):
     """Serve in a thread; gives the address and the list of requests that came."""
     requests = []
 
@@ -26,8 +26,9 @@ def serving(status=200, told=None):
             text = f"Feedback: planted. [RESULT] {planted(asked['messages'][0]['content'])}" if told is None else told
             message = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-            body = {"id": "1", "object": "chat.completion", "created": 0, "model": "planted", "choices": [message]}
-            data = json.dumps(body | {"usage": usage, "system_fingerprint": ""}).encode() if status == 200 else b"no"
+            whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "planted", "choices": [message]}
+            data = json.dumps(whole | {"usage": usage, "system_fingerprint": ""}).encode() if status == 200 else b"no"
+            data = data if body is None else body.encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

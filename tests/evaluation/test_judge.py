@@ -53,12 +53,35 @@ def test_a_server_is_asked_with_its_own_key_alone(monkeypatch):
     assert path == "/v1/chat/completions"
     assert asked["messages"] == [{"role": "user", "content": PROMPT}]
     assert asked["model"] == "the-model" and asked["temperature"] == 0 and asked["max_tokens"] == TOKENS
-    assert "secret" not in str(headers) and later["authorization"].endswith(" mine")
+    assert "secret" not in str(headers) and later["Authorization"] == "Bearer mine"
 
 
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_server_that_refuses_is_told_in_one_sentence(status):
     with serving(status) as (address, _), pytest.raises(MonadnockError, match=f"did not answer .*{status}"):
+        ServerJudge(address, "m")(PROMPT)
+
+
+def test_an_address_with_a_password_is_refused_and_a_query_is_not_shown():
+    with pytest.raises(MonadnockError, match="with a password") as refused:
+        ServerJudge("http://me:secret@127.0.0.1:1/v1", "m")
+    assert "secret" not in str(refused.value)
+    with serving() as (address, requests):
+        judge = ServerJudge(f"{address}?key=secret", "m")
+        assert score_of(judge(PROMPT)) == 5 and "secret" not in judge.name
+    assert requests[0][0] == "/v1/chat/completions?key=secret"
+
+
+def test_a_server_on_this_machine_is_asked_offline_too(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with serving() as (address, _):
+        assert score_of(ServerJudge(address, "m")(PROMPT)) == 5
+
+
+@pytest.mark.parametrize("told", ["[]", '{"choices": []}', "no JSON"])
+def test_a_server_that_answers_something_else_is_told(told):
+    with serving(body=told) as (address, _), pytest.raises(MonadnockError, match="did not answer"):
         ServerJudge(address, "m")(PROMPT)
 
 

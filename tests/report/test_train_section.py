@@ -54,6 +54,29 @@ def test_an_ablation_is_drawn_over_p0_a_line_for_each_scope_and_one_without():
         assert [list(line["value"]) for line in lines] == [[2.5 + more, 5.5 + more, 9.5 + more]] * 3
 
 
+def test_methods_and_data_without_macdrop_have_lines_of_their_own():
+    rows = [
+        {"name": f"{method} {p0}", "method": method, "data": "d", "p0": p0, "zeroed": 0, "metric": "perplexity",
+         "macdrop": p0 and f"macdrop step {p0} all", "schedule": p0 and "step", "scope": p0 and "all", "value": value}
+        for method, p0, value in [
+            ("lora", 0.1, 1.0), ("lora", 0.2, 2.0), ("dora", 0.1, 3.0), ("dora", 0.2, 4.0),
+            ("lora", None, 2.0), ("dora", None, 4.0),
+        ]
+    ]  # fmt: skip
+    (chart,) = [block for block in finetunings(found(robustness=rows)) if block.kind == "chart"]
+    assert [key.label for key in chart.keys] == ["lora", "dora", "lora without MacDrop: 2", "dora without MacDrop: 4"]
+
+
+def test_tasks_have_a_mean_where_there_are_several():
+    rows = [
+        {"name": "lora, seed 0", "zeroed": 0, "metric": metric, "text": "lm-eval", "value": value, "base": 0.0}
+        for metric, value in (("a:acc", 0.2), ("b:acc", 0.4), ("b:acc_norm", 0.9), ("longbench_x:score", 0.5))
+    ]
+    (left,) = finetunings(found(robustness=rows))
+    assert left.body.heads[-1] == "mean accuracy of the tasks" and left.body.rows[1][-1].text == "0.3"
+    assert "mean score of the tasks" not in left.body.heads
+
+
 def test_one_probability_is_no_ablation():
     rows = [row for row in train_rows.ablation() if row["p0"] in (None, 0.5)]
     assert [block.kind for block in finetunings(found(robustness=rows))] == ["listing"]

@@ -44,7 +44,7 @@ def recipe(work, verb="attack", cells=(), **settings):
 def test_all_cells_of_a_model_are_in_one_run_and_it_is_loaded_once(work, loads):
     path = recipe(work, cells=[{"ks": [[1], [2]]}], modes=["zero"], metrics=["perplexity"])
     (run,) = sweep(path, progress=False)
-    assert run.path.relative_to(work.resolve() if run.path.is_absolute() else ".").parts == ("monadnock-runs", "small")
+    assert run.path.resolve() == (work / "monadnock-runs" / "small" / "one").resolve()
     assert set(run.table("effects").filter(mode="zero")["k"]) == {1, 2}
     assert loads == ["one"]
     before = {file: file.stat().st_mtime_ns for file in run.path.rglob("*.parquet")}
@@ -60,6 +60,25 @@ def test_models_have_runs_of_their_own_and_scans_are_not_repeated(work, loads):
     before = [(run.path / "manifest.json").read_bytes() for run in runs]
     again = sweep(path, progress=False)
     assert [(run.path / "manifest.json").read_bytes() for run in again] == before
+
+
+def test_each_scan_of_a_model_has_a_folder_and_other_settings_or_another_model_there_are_refused(work):
+    path = recipe(work, "scan", [{"seed": [0, 1]}], probes=["start_token"], out="runs")
+    runs = sweep(path, progress=False)
+    assert [run.path.name for run in runs] == ["seed-0", "seed-1"]
+    assert [run.manifest.text.seed for run in runs] == [0, 1]
+    with pytest.raises(MonadnockError, match="holds a scan with other settings"):
+        sweep(path, changes={"tokens": 48}, progress=False)
+    with pytest.raises(MonadnockError, match="the model is"):
+        sweep(path, changes={"model": "other"}, progress=False)
+
+
+def test_settings_of_a_wrong_type_fail_as_cells(work, capsys):
+    path = recipe(work, cells=[{"seeds": ["many", 1]}], modes=["random"], metrics=["perplexity"], ks=[1])
+    with pytest.raises(MonadnockError, match=r"1 of 2 cells could not be run.*Error"):
+        sweep(path, progress=False)
+    assert "Traceback" not in capsys.readouterr().err
+    assert (work / "monadnock-runs" / "small" / "one" / "tables" / "effects").is_dir()
 
 
 def test_what_fails_is_told_and_the_others_are_run(work, capsys):

@@ -1,6 +1,8 @@
 """Fine-tuning tiny models: what is written, goes on after a stop, is given back, and what is refused."""
 
+import inspect
 import json
+from dataclasses import asdict
 
 import polars as pl
 import pytest
@@ -8,14 +10,17 @@ import torch
 
 from monadnock import MonadnockError
 from monadnock.findings import Run
+from monadnock.findings.judged import tuned_names
 from monadnock.models import Adapter, Source
 from monadnock.models.tuned import with_adapter
-from monadnock.training import finetune, fitting
+from monadnock.training import MacDropCallback, finetune, finetuning, fitting
+from monadnock.training.fitting import Recipe
 from tests.scans import assert_untouched, state
 from tests.studying.conftest import planted
 from tests.tiny import tiny_model
 from tests.words import random_words, word_tokenizer
 
+SMALL = "epochs 2, rate 0.01, batch 3, accumulation 2, rank 4"  # what differs from the usual settings
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -70,7 +75,7 @@ def test_a_second_start_does_nothing_again_and_another_setting_adds(tune, monkey
     tune(adapter)
     monkeypatch.undo()
     run = tune(adapter, seed=1)
-    assert run.table("finetunings")["name"].to_list() == ["lora, seed 0", "lora, seed 1"]
+    assert run.table("finetunings")["name"].to_list() == [f"lora, {SMALL}, seed {seed}" for seed in (0, 1)]
 
 
 @pytest.mark.parametrize("macdrop", [False, True])
@@ -145,6 +150,96 @@ def test_experts_have_adapters_too(tune):
     run = tune(make("mixtral"), macdrop=True, epochs=1)
     config = json.loads((run.path / run.table("finetunings")["adapter"][0] / "adapter_config.json").read_text())
     assert any("gate_up_proj" in name for name in config["target_parameters"])
+
+
+def test_what_differs_is_in_the_name_and_in_the_part(tune, data, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.read_text() + '\n{"instruction": "w1", "output": "w2"}')
+    for change in ({}, {"rank": 2}, {"validation": 0.2}, {"length": 64}, {"macdrop": True, "k": 3}, {"data": other}):
+        run = tune(make(), epochs=1, **change)
+    names = run.table("finetunings")["name"].to_list()
+    assert len(names) == 6 and len(set(names)) == 5  # data has a column of its own
+    assert any("k 3" in name for name in names) and any("held back 0.2" in name for name in names)
+    assert len(dict(tuned_names(run.table("finetunings")))) == 6
+
+
+def test_the_usual_settings_are_those_of_table_6():
+    assert asdict(Recipe()) == {
+        "dora": False, "epochs": 3, "rate": 1e-4, "batch": 8, "accumulation": 4, "rank": 16, "seed": 0,
+    }  # fmt: skip
+    usual = {name: each.default for name, each in inspect.signature(finetune).parameters.items()}
+    assert usual["length"] == 512 and usual["validation"] == 0.05 and usual["p0"] == 0.8 and usual["k"] == 5
+    assert fitting.WARMUP == 0.05
+
+
+def test_what_is_held_back_is_not_trained_on_and_every_linear_layer_has_an_adapter(tune, data, monkeypatch):
+    seen = []
+    real = finetuning.fit
+
+    def kept(adapter, trained, recipe, callback, work, held, step):
+        rows = {tuple(each["input_ids"]) for each in trained}
+        width = [row[mask.bool()].tolist() for each in held for row, mask in zip(each["input_ids"], each["attention_mask"], strict=True)]  # fmt: skip  # noqa: E501
+        seen.append(rows.isdisjoint(map(tuple, width)) and len(width) == 1)
+        return real(adapter, trained, recipe, callback, work, held, step)
+
+    monkeypatch.setattr(finetuning, "fit", kept)
+    distinct = [{"instruction": f"w{n} w{n + 1}", "output": f"w{n}"} for n in range(3, 22)]
+    data.write_text("\n".join(map(json.dumps, distinct)))
+    run = tune(make(), epochs=1)
+    assert seen == [True]
+    config = json.loads((run.path / run.table("finetunings")["adapter"][0] / "adapter_config.json").read_text())
+    roles = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert set(config["target_modules"]) == roles and config["lora_alpha"] == config["r"] == 4
+
+
+def test_a_training_that_diverges_is_told_and_not_kept(tune):
+    with pytest.raises(MonadnockError, match=r"diverged: the loss .* lower rate"):
+        tune(make(), rate=1e30)
+    run = tune(make())
+    assert run.table("finetunings").height == 1
+
+
+def test_dora_on_experts_is_refused_and_leaves_the_model(tune):
+    adapter = make("mixtral")
+    before = state(adapter.model)
+    with pytest.raises(MonadnockError, match="no DoRA for the experts"):
+        tune(adapter, method="dora")
+    assert_untouched(adapter.model, before)
+
+
+def test_more_rows_than_there_are_known_are_refused(tune):
+    with pytest.raises(MonadnockError, match="60 massive rows were asked"):
+        tune(make(), macdrop=True, k=60)
+
+
+def test_the_same_name_with_other_weights_is_refused(tune):
+    tune(make())
+    adapter = make()
+    with torch.no_grad():
+        adapter.model.get_input_embeddings().weight[5:] *= -3
+    with pytest.raises(MonadnockError, match="sums of its weights"):
+        tune(adapter)
+
+
+@pytest.mark.parametrize("damaged", ["trainer_state.json", "macdrop.json"])
+def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(tune, tmp_path, monkeypatch, damaged):
+    whole = tune(make(), out=tmp_path / "whole", macdrop=True)
+    real, calls = MacDropCallback.on_step_begin, []
+
+    def killed(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(MacDropCallback, "on_step_begin", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(make(), macdrop=True)
+    monkeypatch.undo()
+    (last,) = (tmp_path / "run").glob(f"adapters/.*/checkpoint-*/{damaged}")
+    last.write_text(last.read_text()[:20])
+    again = tune(make(), macdrop=True)
+    assert again.table("finetuning_steps").equals(whole.table("finetuning_steps"))
 
 
 def test_a_row_that_is_dropped_whole_is_told_with_dora_and_the_model_given_back(tune):

@@ -55,7 +55,8 @@ def questions(tmp_path):
 @pytest.fixture
 def ask(adapter, questions, tmp_path):
     def run(by, **options):
-        return judge(adapter, questions=questions, by=by, out=tmp_path / "run", tokens=12, progress=False, **options)
+        how = {"questions": questions, "out": tmp_path / "run", "tokens": 12, "progress": False}
+        return judge(adapter, by=by, **how | options)
 
     return run
 
@@ -76,7 +77,8 @@ def test_every_answer_is_the_greedy_one_of_its_model_and_every_score_that_of_its
     assert_untouched(adapter.model, before)
     assert rows.height == 2 * 4
     (folder,) = tuned.table("finetunings")["adapter"]
-    models = {None: adapter, "lora, seed 0": with_adapter(adapter, tuned.path / folder)}
+    (name,) = tuned.table("finetunings")["name"]
+    models = {None: adapter, name: with_adapter(adapter, tuned.path / folder)}
     for row in rows.iter_rows(named=True):
         question = ASKED[int(row["question"]) - 1]
         messages = []
@@ -102,15 +104,25 @@ def test_the_judge_sees_the_turns_before_and_the_reference(ask):
 
 def test_stopped_and_started_again_keeps_what_was_judged(ask):
     with pytest.raises(KeyboardInterrupt):
-        ask(Planted(last=2))  # in the second category
+        ask(Planted(last=3))  # at the last question, behind another one of its category
     by = Planted()
-    assert ask(by).table("answers").height == 4 and len(by.asked) == 2
+    run = ask(by)
+    assert run.table("answers").height == 4 and len(by.asked) == 1
+    assert run.table("answers")["question"].to_list() == ["1", "1", "2", "3"]
     again = Planted()
     ask(again)
-    assert again.asked == []
+    assert again.asked == [] and not list((run.path / "tables" / "answers").glob(".*"))
 
 
-def test_another_judge_or_limit_is_asked_anew(ask):
+def test_another_limit_or_length_is_asked_anew_and_told_apart(ask):
+    ask(Planted(), limit=1)
+    ask(Planted())
+    rows = ask(Planted(), tokens=3).table("answers")
+    assert rows.group_by("questions", maintain_order=True).len()["len"].sort().to_list() == [3, 4, 4]
+    assert rows.n_unique(["questions", "question", "turn"]) == rows.height == 11
+
+
+def test_another_judge_is_asked_anew(ask):
     ask(Planted())
     with serving() as (address, requests):
         run = ask(address, judge_model="m", limit=1)
@@ -122,7 +134,8 @@ def test_a_prompt_that_fills_the_context_gets_no_answer(ask, adapter):
     adapter.model.config.max_position_embeddings = 10
     rows = ask(Planted()).table("answers")
     assert rows.filter(question="1", turn=1)["tokens"][0] < 12
-    assert set(rows.filter(question="1", turn=2)["answer"]) == {""}
+    (full,) = rows.filter(question="1", turn=2).to_dicts()
+    assert full["answer"] == "" and full["score"] is None and "fills the model's context" in full["feedback"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monadnock import MonadnockError
+from monadnock import MonadnockError, load
 from monadnock.training.tokens import IGNORED, answer_loss, collate, encode
 from tests.tiny import tiny_model
 from tests.words import word_tokenizer
@@ -33,6 +33,17 @@ def test_answers_and_the_ends_of_their_turns_count(template):
     assert shown(tokenizer, found) == ["w3", "</s>", "w5", "w6", "</s>"]
     assert found["input_ids"][0] == tokenizer.bos_token_id and found["input_ids"].count(tokenizer.bos_token_id) == 1
     assert all(label in (IGNORED, token) for token, label in zip(*found.values(), strict=True))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("answer", ["\n\nplain", "    return 1", "\n", " ", "\tx", "plain"])
+def test_an_answer_that_begins_with_blanks_counts_whole(answer):
+    tokenizer = load("smollm2").tokenizer
+    talk = [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": answer}]
+    found = encode(tokenizer, talk, 100)
+    assert tokenizer.decode(found["input_ids"]) == tokenizer.apply_chat_template(talk, tokenize=False)
+    counted = tokenizer.decode([label for label in found["labels"] if label != IGNORED])
+    assert counted.endswith(answer + "<|im_end|>\n") and len(counted) - len(answer) < 14
 
 
 def test_what_is_cut_off_does_not_count_and_without_answer_nothing_is_left():

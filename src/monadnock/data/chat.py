@@ -22,11 +22,7 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], *, opened: bool) -> li
         MonadnockError: if the template refuses the conversation.
     """
     if getattr(tokenizer, "chat_template", None):
-        try:
-            told = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened)
-        except Exception as error:  # templates raise what they like
-            raise MonadnockError(f"The tokenizer's chat template refuses a conversation: {error}.") from error
-        return list(tokenizer(told, add_special_tokens=False)["input_ids"])
+        return list(tokenizer(chat_text(tokenizer, messages, opened=opened), add_special_tokens=False)["input_ids"])
     ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     for message in messages:
         ids += tokenizer(_HEADINGS[message["role"]], add_special_tokens=False)["input_ids"]
@@ -36,3 +32,18 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], *, opened: bool) -> li
         else:
             ids += tokenizer(message["content"] + "\n\n", add_special_tokens=False)["input_ids"]
     return ids + (tokenizer(_HEADINGS["assistant"], add_special_tokens=False)["input_ids"] if opened else [])
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Message], *, opened: bool) -> str:
+    """Return the text of some turns by the tokenizer's template; where it has none, under plain headings.
+
+    Raises:
+        MonadnockError: as `chat_ids`.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        told = "".join(_HEADINGS[each["role"]] + each["content"] + "\n\n" for each in messages)
+        return told + (_HEADINGS["assistant"] if opened else "")
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened))
+    except Exception as error:  # templates raise what they like
+        raise MonadnockError(f"The tokenizer's chat template refuses a conversation: {error}.") from error

@@ -18,16 +18,17 @@ def read_rows(path: Path, what: str) -> list[Any]:
         MonadnockError: if it cannot be read, or is neither.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
         raise MonadnockError(f"{path} {reason}; give a .json or .jsonl file of {what}.") from error
     try:
         whole = json.loads(text)
+    except RecursionError as error:
+        raise MonadnockError(f"{path} is nested too deeply; give a .json or .jsonl file of {what}.") from error
     except ValueError:
-        return [
-            _line(line, f"line {number} of {path}") for number, line in enumerate(text.splitlines(), 1) if line.strip()
-        ]
+        lines = enumerate(text.split("\n"), 1)  # and at no other sign: texts may hold U+2028
+        return [_line(line, f"line {number} of {path}") for number, line in lines if line.strip()]
     if isinstance(whole, dict):  # a .jsonl file of one line
         whole = [whole]
     if not isinstance(whole, list):
@@ -38,5 +39,5 @@ def read_rows(path: Path, what: str) -> list[Any]:
 def _line(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MonadnockError(f"{where} is no JSON ({error}).") from error

@@ -21,7 +21,8 @@ LOGITS = 2**20  # in a batch, per position: 4 GiB in float32 for prompts of 1,02
 def language_model(adapter: Adapter, bos: bool, context: int | None = None) -> Iterator[Any]:
     """Show the model to lm-eval, with a BOS token in front if and only if `bos`, and give it back as it was.
 
-    Prompts longer than `context`, by default the model's own, lose tokens from the front.
+    Prompts longer than `context`, by default the model's own, lose tokens behind
+    BOS.
 
     lm-eval leaves BOS tokens to the tokenizer, and many (GPT-2, SmolLM2) have one that they never put in front.
     """
@@ -40,7 +41,10 @@ def language_model(adapter: Adapter, bos: bool, context: int | None = None) -> I
             ids = tokenizer.encode(string, add_special_tokens=False)
             if add_special_tokens is not False and ids[:1] != self.front:
                 ids = [*self.front, *ids]
-            return ids[-left_truncate_len:] if left_truncate_len else ids
+            if not left_truncate_len or len(ids) <= left_truncate_len:
+                return ids
+            kept = max(left_truncate_len - len(self.front), 1)
+            return [*self.front, *ids[-kept:]]  # what is too long loses what stands behind BOS
 
         def tok_batch_encode(self, strings, padding_side="left", left_truncate_len=None, truncation=False):
             rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]

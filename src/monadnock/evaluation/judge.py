@@ -1,8 +1,12 @@
 """A language model as judge: it is shown a question and an answer, and gives a score from 1 to 5."""
 
+import json
 import os
 import re
+import urllib.request
+from http.client import HTTPException
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from monadnock.data.chat import chat_ids
 from monadnock.errors import MonadnockError
@@ -31,6 +35,13 @@ class Judge(Protocol):
         ...
 
 
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: a key is meant for the address that was given."""
+
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        """Refuse, so that the answer is an error."""
+
+
 class ServerJudge:
     """A model behind an address that is compatible with OpenAI's, such as vLLM's or `transformers serve`'s.
 
@@ -45,24 +56,30 @@ class ServerJudge:
     """
 
     def __init__(self, address: str, model: str):
-        from huggingface_hub import InferenceClient
-
-        self.name = f"{model} at {address}"
-        self.address, self.model = address, model
-        self._client = InferenceClient(base_url=address, api_key=os.environ.get(KEY) or "none", timeout=TIMEOUT)
+        parts = urlsplit(address)
+        self.address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without password and query
+        self.model, self.name = model, f"{model} at {self.address}"
+        self._url = parts._replace(path=parts.path.rstrip("/") + "/chat/completions").geturl()
+        if "@" in parts.netloc:
+            raise MonadnockError(f"The address {self.address} was given with a password; set {KEY} instead.")
 
     def __call__(self, prompt: str) -> str:
         """Return what the model behind the address writes, at temperature 0."""
+        asked = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": TOKENS,
+            "temperature": 0.0,
+            "seed": 0,
+        }
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(KEY):
+            headers["Authorization"] = f"Bearer {key}"
         try:
-            told = self._client.chat_completion(
-                [{"role": "user", "content": prompt}],
-                model=self.model,
-                max_tokens=TOKENS,
-                temperature=0.0,
-                seed=0,
-            )
-            return str(told.choices[0].message.content or "")
-        except Exception as error:  # what a wire, a server and its JSON can do is endless
+            request = urllib.request.Request(self._url, json.dumps(asked).encode(), headers)
+            with urllib.request.build_opener(_Stays).open(request, timeout=TIMEOUT) as answer:
+                return str(json.load(answer)["choices"][0]["message"]["content"] or "")
+        except (OSError, ValueError, LookupError, TypeError, HTTPException) as error:
             reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
             raise MonadnockError(
                 f"The judge at {self.address} did not answer ({reason}); see that it runs, serves {self.model}, and "

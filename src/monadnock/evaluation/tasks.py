@@ -87,6 +87,13 @@ class Tasks:
             self.names = tuple(self._load(manager, name) for name in asked)
             self.digest = self._digest([Path(name).read_bytes() for name in asked if _is_file(name)])
 
+    @property
+    def label(self) -> str:
+        """What is run in words, with the first digits of the digest."""
+        limit = "" if self.limit is None else f", limit {self.limit}"
+        context = "" if self.context is None else f", context {self.context}"
+        return f"lm-eval{limit}{context}, {self.digest[:8]}"
+
     def _digest(self, files: list[bytes]) -> str:
         digest = hashlib.sha256(b"".join(files))
         for name, task in sorted(self._tasks.items()):
@@ -125,7 +132,8 @@ class Tasks:
         """Run every task on a model as it is now; nothing is kept from earlier runs.
 
         Model and tokenizer come back as they were. Log-likelihoods are in the model's own dtype, as lm-eval computes
-        them. A prompt that is longer than the context loses tokens from the front, BOS included.
+        them. A prompt that is longer than the context loses tokens: those behind BOS where text is generated, those in
+        front, BOS included, where choices are compared, which lm-eval cuts itself.
 
         Args:
             adapter: the model, with its tokenizer.

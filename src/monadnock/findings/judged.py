@@ -45,3 +45,14 @@ def mean_scores(answers: pl.DataFrame) -> list[Scores]:
             kept = {column: value if isinstance(value, float) else None for column, value in told.items()}
             rows.append(Scores(name, kept, mine["score"].null_count()))
     return rows
+
+
+def tuned_names(finetunings: pl.DataFrame) -> list[tuple[str, str]]:
+    """Return (name, folder) of each fine-tuning; with its data in the name, where the names alone are not enough.
+
+    Args:
+        finetunings: the table of that name.
+    """
+    rows = finetunings.select("name", "data", "adapter").rows()
+    names = [name for name, _, _ in rows]
+    return [(name if names.count(name) == 1 else f"{name}, {data}", adapter) for name, data, adapter in rows]

@@ -47,9 +47,10 @@ def merge(adapter: Adapter, folder: Path) -> Adapter:
     if weights is None or not (folder / "adapter_config.json").is_file():
         raise MonadnockError(f"{folder} is no adapter: it holds no adapter_config.json and {_WEIGHTS[0]}.")
     with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update((folder / "adapter_config.json").read_bytes())  # alpha is there
     source = adapter.source
-    revision = f"{source.revision or ''}+sha256:{digest}"
+    revision = f"{source.revision or ''}+sha256:{digest.hexdigest()}"
     merged = _merged(adapter, adapter.model, folder)
     return Adapter(merged.model, merged.tokenizer, Source(f"{source.id}+{folder}", source.kind, revision))
 

@@ -1,7 +1,5 @@
 """Charts of ablations: what fine-tunings reach against the probability of dropout, by scope and schedule."""
 
-import math
-
 import numpy as np
 import polars as pl
 from bokeh.models import Span
@@ -14,17 +12,17 @@ from monadnock.report.theme import GREY, SERIES, blank
 
 _MOST = 6  # charts
 _HEIGHT = 280
-_ACCURACY = "mean accuracy of the tasks"
-_SHOWN = {"answer_loss": "loss of the answers held back", "perplexity": "perplexity", _ACCURACY: _ACCURACY}
-_LINE = ("method", "schedule", "scope", "rest")
+_MEANS = {":acc": "mean accuracy of the tasks", ":score": "mean score of the tasks"}
+_SHOWN = {"answer_loss": "loss of the answers held back", "perplexity": "perplexity", **{n: n for n in _MEANS.values()}}
+_LINE = ("data", "method", "schedule", "scope", "rest")
 
 
 def ablations(left: pl.DataFrame) -> list[Block]:
     """Draw each metric of the table `robustness` over p0, where several probabilities were tried."""
-    rows = _with_accuracy(left).filter(pl.col("value").is_finite(), pl.col("metric").is_in(list(_SHOWN)))
+    rows = with_means(left).filter(pl.col("value").is_finite(), pl.col("metric").is_in(list(_SHOWN)))
     words = pl.col("macdrop").str.split(" ").list.slice(4).list.join(" ").fill_null("")  # behind schedule, p0 and scope
     rows = rows.with_columns(
-        rest=words, **{name: pl.col(name).fill_null("") for name in ("method", "schedule", "scope")}
+        rest=words, **{name: pl.col(name).fill_null("") for name in ("data", "method", "schedule", "scope")}
     )
     tried = rows.filter(pl.col("p0").is_finite())
     if tried.select("p0").unique().height < 2:
@@ -38,22 +36,27 @@ def ablations(left: pl.DataFrame) -> list[Block]:
     return blocks[:_MOST]
 
 
-def _with_accuracy(left: pl.DataFrame) -> pl.DataFrame:
-    """Add the mean over each fine-tuning's tasks."""
-    tasks = left.filter(pl.col("metric").str.ends_with(":acc"))
-    own = [name for name in left.columns if name not in ("metric", "text", "value", "base")]
-    means = tasks.group_by(own, maintain_order=True).agg(pl.col("value", "base").mean())
-    means = means.with_columns(metric=pl.lit(_ACCURACY), text=pl.lit("lm-eval"))
-    return pl.concat([left, means.select(left.columns)])
+def with_means(left: pl.DataFrame) -> pl.DataFrame:
+    """Add the mean over each fine-tuning's tasks, of accuracies and of LongBench's scores, where there are several.
+
+    A group of lm-eval counts as a task beside its parts, as its name does not tell.
+    """
+    own = [name for name in left.columns if name not in ("metric", "value", "base")]
+    found = [left]
+    for ending, metric in _MEANS.items():
+        tasks = left.filter(pl.col("metric").str.ends_with(ending))
+        if tasks["metric"].n_unique() > 1:
+            means = tasks.group_by(own, maintain_order=True).agg(pl.col("value", "base").mean())
+            found.append(means.with_columns(metric=pl.lit(metric)).select(left.columns))
+    return pl.concat(found)
 
 
 def _chart(here: pl.DataFrame, without: pl.DataFrame) -> Block:
     """Draw one metric: the means over seeds as lines, each fine-tuning as a dot."""
     metric, count = here["metric"][0], here["zeroed"][0]
     by = [name for name in _LINE if here[name].n_unique() > 1]
-    clean = without["value"].drop_nulls().mean()
-    line = clean if isinstance(clean, float) and math.isfinite(clean) else None
-    ends = extent(finite(pl.concat([here["value"], pl.Series("value", [] if line is None else [line], pl.Float64)])))
+    without = without.filter(pl.col("value").is_finite(), pl.col("method").is_in(here["method"].unique().to_list()))
+    ends = extent(finite(pl.concat([here["value"], without["value"]])))
     plot = blank(extent(finite(here["p0"])), ends, x_label="p0", y_label=_SHOWN[metric], height=_HEIGHT)
     keys, told = [], []
     parts = here.partition_by(by, maintain_order=True) if by else [here]
@@ -62,9 +65,13 @@ def _chart(here: pl.DataFrame, without: pl.DataFrame) -> Block:
         _line(plot, part, colour, _SHOWN[metric])
         keys.append(Key(text.line(text.printable(label), 40), colour))
         told.append(f"{label} {text.number(float(np.mean(finite(part['value']))))}")
-    if line is not None:
-        plot.add_layout(Span(location=line, dimension="width", line_color=GREY, line_dash="dotted", line_width=2))
-        keys.append(Key(f"without MacDrop: {text.number(line)}", GREY, "dotted"))
+    bare = without.group_by("method", "data", maintain_order=True).agg(pl.col("value").mean()).rows()
+    for (method, data, value), dash in zip(bare, ("dotted", "dashed", "dotdash"), strict=False):
+        plot.add_layout(Span(location=value, dimension="width", line_color=GREY, line_dash=dash, line_width=2))
+        of = " ".join([method] * ("method" in by) + [data or ""] * ("data" in by))
+        keys.append(
+            Key(text.line(text.printable(f"{of} without MacDrop: {text.number(value)}".strip()), 60), GREY, dash)
+        )
     more = f" {len(parts) - len(SERIES)} more lines are in the table." if len(parts) > len(SERIES) else ""
     when = f"{count} rows set to zero" if count else "all weights as they are"
     return Block(

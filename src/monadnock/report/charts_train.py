@@ -3,7 +3,7 @@
 import polars as pl
 
 from monadnock.report import text
-from monadnock.report.charts_ablations import ablations
+from monadnock.report.charts_ablations import ablations, with_means
 from monadnock.report.parts import Block, Cell, Findings, Key, Listing, Section, meaning
 from monadnock.report.source import extent, finite, hover, source
 from monadnock.report.theme import SERIES, blank, whole_numbers
@@ -71,8 +71,11 @@ def _curves(steps: pl.DataFrame) -> Block:
 
 def _left(left: pl.DataFrame) -> Block:
     """List each metric, a row for each kind of fine-tuning and number of rows set to zero, clean ones first."""
+    left = with_means(left)
     metrics = left["metric"].unique(maintain_order=True).to_list()
-    kinds = pl.col("name").str.replace(r", seed \d+$", "")
+    sets = left.group_by("data", maintain_order=True).agg().height > 1
+    data = pl.lit(", ") + pl.col("data").fill_null("unnamed data") if sets else pl.lit("")
+    kinds = pl.col("name").str.replace(r", seed \d+$", "") + data
     left = left.with_columns(kind=kinds, value=pl.col("value").cast(pl.Float64), base=pl.col("base").cast(pl.Float64))
     rows, starts, several = [], set(), False
     for count in sorted(left["zeroed"].unique()):

@@ -1,17 +1,20 @@
 """Run the cells of a recipe one after another, each model loaded once, and go on where one fails."""
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monadnock.errors import MonadnockError
+from monadnock.errors import MonadnockError, first_line
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.preparing import model_slug, open_model
+from monadnock.sameness import check_same
 from monadnock.sweeping.recipe import LOADING, read_recipe
 
 OUT = Path("monadnock-runs")
+SETTINGS = "sweep.json"  # of a scan, in its folder
 
 
 def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progress: bool = True) -> list[Run]:
@@ -26,8 +29,8 @@ def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progr
         progress: say which cell it is, and show each one's progress, when the output is a terminal.
 
     Returns:
-        The runs, one for each model. They are in the folder `out` of the recipe, by default
-        `monadnock-runs/NAME-OF-THE-RECIPE`, in folders of their own where there are several models.
+        The runs, one for each model, and of scans one for each cell. They are in the folder `out` of the recipe, or in
+        folders named after the models where there are several; by default in `monadnock-runs/NAME-OF-THE-RECIPE/MODEL`.
 
     Raises:
         MonadnockError: on a recipe that is none, or after all cells if some could not be run.
@@ -44,14 +47,16 @@ def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progr
     opened = _Opened(progress)
     for number, cell in enumerate(grid, 1):
         out = Path(cell.get("out") or OUT / Path(recipe).stem)
-        out = out / names[str(cell["model"])] if len(names) > 1 else out
+        out = out / names[str(cell["model"])] if len(names) > 1 or not cell.get("out") else out
         told = read.told(cell)
+        out = out / _slug(told) if read.verb == "scan" and len(grid) > len(names) else out
         if progress and sys.stderr.isatty():
             print(f"[{number}/{len(grid)}] {read.verb} {told}", file=sys.stderr)
         try:
             runs[out] = _run(read.verb, read.function, cell, out, opened, progress)
-        except MonadnockError as error:
-            failed.append(f"cell {number} ({told}): {error}")
+        except Exception as error:  # a setting of a wrong type, or memory that is not enough, fails anyhow
+            reason = str(error) if isinstance(error, MonadnockError) else f"{type(error).__name__}: {first_line(error)}"
+            failed.append(f"cell {number} ({told}): {reason}")
             print(f"monadnock: {failed[-1]}", file=sys.stderr)
     if failed:
         raise MonadnockError(
@@ -73,11 +78,28 @@ def _names(grid: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _run(verb: str, function: Any, cell: dict[str, Any], out: Path, opened: "_Opened", progress: bool) -> Run:
-    if verb == "scan" and (out / "manifest.json").is_file():
-        return Run.open(out)
     loading = {name: cell[name] for name in cell.keys() & LOADING}
     settings = {name: cell[name] for name in cell.keys() - LOADING - {"model", "out"}}
-    return function(opened.adapter(cell["model"], loading), out=out, progress=progress, **settings)
+    adapter = opened.adapter(cell["model"], loading)
+    if verb != "scan":
+        return function(adapter, out=out, progress=progress, **settings)
+    told = json.dumps(settings, sort_keys=True, default=str)
+    note = out / SETTINGS
+    if not (out / "manifest.json").is_file():
+        run = function(adapter, out=out, progress=progress, **settings)
+        note.write_text(told, encoding="utf-8")
+        return run
+    run = Run.open(out)
+    check_same(run, adapter, [])
+    if not note.is_file() or note.read_text(encoding="utf-8") != told:
+        raise MonadnockError(
+            f"{out} holds a scan with other settings; sweep into another folder, with --set out=FOLDER."
+        )
+    return run
+
+
+def _slug(told: str) -> str:
+    return "".join(char if char.isalnum() or char in "-_." else "-" for char in told)[:80] or "scan"
 
 
 class _Opened:

@@ -14,7 +14,7 @@ from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.models.tuned import check_installed
 from monadnock.preparing import bar, evaluating, known_run, open_model
-from monadnock.sameness import check_same, weight_sums
+from monadnock.sameness import check_weights
 from monadnock.scanning import scan
 from monadnock.training.examples import Examples, read_examples
 from monadnock.training.fitting import Recipe, fit
@@ -23,6 +23,8 @@ from monadnock.training.robustness import Robustness
 from monadnock.training.tokens import Encoded, answer_loss, collate, encode
 
 METHODS = ("lora", "dora")
+LENGTH, VALIDATION = 512, 0.05  # tokens of an example, share held back (oh2024, table 6)
+SHOWN = ("epochs", "rate", "batch", "accumulation", "rank")  # in a name, where they are not the usual ones
 
 
 def finetune(
@@ -43,13 +45,13 @@ def finetune(
     tasks: Sequence[str] = (),
     limit: int | None = None,
     context: int | None = None,
-    epochs: float = 3,
-    rate: float = 1e-4,
-    batch: int = 8,
-    accumulation: int = 4,
-    rank: int = 16,
-    length: int = 512,
-    validation: float = 0.05,
+    epochs: float = Recipe.epochs,
+    rate: float = Recipe.rate,
+    batch: int = Recipe.batch,
+    accumulation: int = Recipe.accumulation,
+    rank: int = Recipe.rank,
+    length: int = LENGTH,
+    validation: float = VALIDATION,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -110,7 +112,7 @@ def finetune(
     adapter = open_model(model, tokenizer, progress=progress, **options)
     held, trained = _split(adapter, examples, validation, length, seed)
     run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=1024)
-    check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
+    check_weights(run, adapter)
     if callback is not None:
         callback.take_aims(run)
     work = _Work(adapter, run, recipe, callback, method, examples.label, (length, validation))
@@ -149,7 +151,18 @@ class _Work:
 
     @property
     def name(self) -> str:
-        return ", ".join(part for part in (self.method, self.macdrop, f"seed {self.recipe.seed}") if part)
+        length, validation = self.split
+        usual = Recipe()
+        other = [
+            f"{name} {value:g}"
+            for name, value, default in (
+                *((name, getattr(self.recipe, name), getattr(usual, name)) for name in SHOWN),
+                ("length", length, LENGTH),
+                ("held back", validation, VALIDATION),
+            )
+            if value != default
+        ]
+        return ", ".join(part for part in (self.method, self.macdrop, *other, f"seed {self.recipe.seed}") if part)
 
     @property
     def part(self) -> str:

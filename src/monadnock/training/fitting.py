@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,19 @@ SAVES = 10  # checkpoints of a training, to go on from
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an adapter is trained, see `monadnock.training.finetuning.finetune`.
+    """How an adapter is trained, see `monadnock.training.finetuning.finetune`; defaults are those of oh2024 (table 6).
 
     Raises:
         MonadnockError: on numbers that make no training.
     """
 
-    dora: bool
-    epochs: float
-    rate: float
-    batch: int
-    accumulation: int
-    rank: int
-    seed: int
+    dora: bool = False
+    epochs: float = 3
+    rate: float = 1e-4
+    batch: int = 8
+    accumulation: int = 4
+    rank: int = 16
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not (self.epochs > 0 and self.rate > 0 and math.isfinite(self.rate + self.epochs)):
@@ -79,6 +79,8 @@ def fit(
         MonadnockError: if peft is not installed, or the model cannot be trained.
     """
     library = peft()
+    if recipe.dora and adapter.num_experts is not None:
+        raise MonadnockError(f"peft has no DoRA for the experts of {adapter.source.id}; use lora.")
     from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
     from transformers.trainer_callback import PrinterCallback
 
@@ -118,6 +120,7 @@ def fit(
                 num_train_epochs=recipe.epochs,
                 warmup_steps=WARMUP,
                 logging_steps=1,
+                logging_nan_inf_filter=False,  # else a loss of NaN is logged as 0
                 save_steps=max(1, math.ceil(total / SAVES)),
                 save_total_limit=1,
                 report_to=[],
@@ -137,13 +140,14 @@ def fit(
                 callbacks=[Steps(), *([callback] if callback else [])],
             )
             trainer.remove_callback(PrinterCallback)
-            last = _last_checkpoint(work)
-            if callback and last and (last / _HISTORY).is_file():
+            last = _last_checkpoint(work, ("trainer_state.json", *([_HISTORY] if callback else [])))
+            if callback and last:
                 callback.history = [tuple(each) for each in json.loads((last / _HISTORY).read_text(encoding="utf-8"))]
             trainer.train(resume_from_checkpoint=str(last) if last else None)
             tuned.save_pretrained(work / "adapter", save_embedding_layers=False)
             with evaluating(tuned):
                 after = answer_loss(tuned, held)
+            _check_finite(trainer.state.log_history, after)
             trainable = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
     finally:
         if callback:
@@ -159,10 +163,25 @@ def fit(
     return Fitted(rows, trainable, after)
 
 
-def _last_checkpoint(work: Path) -> Path | None:
-    """Return the last checkpoint that is whole: its state is written last."""
-    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
+def _check_finite(logged: list[dict[str, Any]], after: float) -> None:
+    """Refuse a training that went to NaN or infinity, and say where."""
+    bad = next((row["step"] for row in logged if "loss" in row and not math.isfinite(row["loss"])), None)
+    if bad is not None or not math.isfinite(after):
+        where = f"the loss of step {bad}" if bad is not None else "the loss held back"
+        raise MonadnockError(f"The training diverged: {where} is NaN or infinite; take a lower rate.")
+
+
+def _last_checkpoint(work: Path, needed: Sequence[str]) -> Path | None:
+    """Return the last checkpoint in which these files are whole."""
+    whole = [path for path in work.glob("checkpoint-*") if all(_readable(path / name) for name in needed)]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _experts(adapter: Adapter) -> list[str] | None:

@@ -1,5 +1,7 @@
 """Let fine-tuned models answer questions, and a judge score the answers (oh2024, table 9)."""
 
+import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,15 @@ from monadnock.evaluation.generation import go_on
 from monadnock.evaluation.judge import Judge, ModelJudge, ServerJudge, judging_prompt, score_of
 from monadnock.evaluation.questions import Question, Questions, digits, read_questions
 from monadnock.findings import Run
+from monadnock.findings.judged import tuned_names
 from monadnock.models import Adapter
 from monadnock.models.tuned import with_adapter
 from monadnock.preparing import bar, evaluating, known_run, open_model
-from monadnock.sameness import check_same, weight_sums
+from monadnock.sameness import check_weights
 from monadnock.scanning import scan
 
 TOKENS = 512
+_FULL = "not judged: the question fills the model's context, which left no room for an answer"
 
 
 def judge(
@@ -66,8 +70,8 @@ def judge(
     judged_by = _judge(by, judge_model, progress, options)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=1024)
-    check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
-    tuned = run.table("finetunings").select("name", "adapter").rows() if "finetunings" in run.heights() else []
+    check_weights(run, adapter)
+    tuned = tuned_names(run.table("finetunings")) if "finetunings" in run.heights() else []
     models: list[tuple[str | None, str | None]] = [(None, None), *tuned]
     with bar("judging", len(models) * len(asked.asked), progress) as step:
         for name, folder in models:
@@ -95,22 +99,23 @@ class _Answers:
         self.name, self.folder = name, folder
 
     def write(self, adapter: Adapter, step: Callable[[], None]) -> None:
-        """Answer and judge what the run does not have yet."""
-        answering = None
-        for category in dict.fromkeys(question.category for question in self.asked.asked):
-            mine = [question for question in self.asked.asked if question.category == category]
-            part = f"{Path(self.folder or 'base').name}-{digits((mine, self.judge.name, self.tokens))}"
-            if not self.run.has("answers", part):
-                if answering is None:
-                    answering = self._model(adapter)
-                rows = []
-                for question in mine:
-                    rows += self._rows(answering, question)
-                    step()
-                self.run.add("answers", part, rows)
-            else:
-                for _ in mine:
-                    step()
+        """Answer and judge what the run does not have yet; each question that is done is kept at once."""
+        part = f"{Path(self.folder or 'base').name}-{digits((self.asked, self.judge.name, self.tokens))}"
+        if self.run.has("answers", part):
+            for _ in self.asked.asked:
+                step()
+            return
+        draft = self.run.path / "tables" / "answers" / f".{part}.jsonl"  # hidden: no part of the table yet
+        rows = _drafted(draft)
+        answering = self._model(adapter)
+        for question in self.asked.asked:
+            if question.id not in {row["question"] for row in rows}:
+                new = list(self._rows(answering, question))
+                _append(draft, new)
+                rows += new
+            step()
+        self.run.add("answers", part, rows)
+        draft.unlink(missing_ok=True)
 
     def _model(self, adapter: Adapter) -> Adapter:
         if self.folder is None:
@@ -126,11 +131,11 @@ class _Answers:
             ids = go_on(adapter, chat_ids(tokenizer, messages, opened=True), self.tokens)
             answer = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
             before = "\n\n".join(f"{each['role']}: {each['content']}" for each in messages) if turn else text
-            feedback = self.judge(judging_prompt(before, answer, reference))
+            feedback = self.judge(judging_prompt(before, answer, reference)) if ids else _FULL
             messages.append({"role": "assistant", "content": answer})
             yield {
                 "name": self.name,
-                "questions": self.asked.label,
+                "questions": f"{self.asked.label}, answers of up to {self.tokens} tokens",
                 "question": question.id,
                 "category": question.category,
                 "column": question.column(turn),
@@ -142,3 +147,23 @@ class _Answers:
                 "feedback": feedback.strip(),
                 "score": score_of(feedback),
             }
+
+
+def _drafted(path: Path) -> list[dict[str, Any]]:
+    """Return the answers that an earlier start kept; a line that was cut short is not one."""
+    rows = []
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            with contextlib.suppress(ValueError):
+                rows += json.loads(line)
+    return rows
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Keep the answers to one question, a line."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps(rows))
+    except OSError as error:
+        raise MonadnockError(f"Answers could not be written to {path.parent}: {error.strerror}.") from error

@@ -1,8 +1,8 @@
 """MacDrop: curriculum dropout on the massive weights while adapters are fine-tuned, as a callback of the Trainer."""
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,13 +141,15 @@ def aims_of(run: Run, k: int) -> list[Aim]:
     """Return the k most massive rows that a run names, in its massive layer.
 
     Raises:
-        MonadnockError: if the run has no table massive_weights.
+        MonadnockError: if the run has no table massive_weights, or fewer rows in it.
     """
     check_tables(run)
     found = run.table("massive_weights").sort("rank")
     here = found.filter(
         pl.col("layer") == found["layer"][0], pl.col("expert").eq_missing(pl.lit(found["expert"][0], pl.Int64))
     )
+    if here.height < k:
+        raise MonadnockError(f"{k} massive rows were asked, but {run.path} names {here.height}; ask for fewer.")
     return [Aim(found["layer"][0], found["expert"][0], tuple(here["feature"].head(k).to_list()))]
 
 
@@ -159,6 +161,22 @@ def bare_adapter(model: Any, tokenizer: Any) -> Adapter:
     if hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
     return Adapter(inner, tokenizer, Source(getattr(inner, "name_or_path", "") or "model", "object"))
+
+
+@contextmanager
+def _without_adapter(model: Any) -> Iterator[None]:
+    """Switch the adapter off: one that peft put around a model, or that transformers' own `add_adapter` put in."""
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+    elif getattr(model, "_hf_peft_config_loaded", False):
+        model.disable_adapters()
+        try:
+            yield
+        finally:
+            model.enable_adapters()
+    else:
+        yield
 
 
 def find_aim(model: Any, adapter: Adapter, k: int) -> Aim:
@@ -175,9 +193,10 @@ def find_aim(model: Any, adapter: Adapter, k: int) -> Aim:
             "No start token is known (the trainer has no tokenizer with BOS), with which massive rows are found; give "
             "rows, or a run of `monadnock scan`."
         )
-    without = getattr(model, "disable_adapter", nullcontext)
-    with without(), evaluating(adapter.model), torch.no_grad():
+    with _without_adapter(model), evaluating(adapter.model), torch.no_grad():
         states = start_states(adapter, start)
     layer = massive_layer(states.residual, states.inner)
-    rows = states.inner[layer].abs().topk(min(k, states.inner.shape[1])).indices.tolist()
+    if k > states.inner.shape[1]:
+        raise MonadnockError(f"{k} massive rows were asked, but the FFN has {states.inner.shape[1]}; ask for fewer.")
+    rows = states.inner[layer].abs().topk(k).indices.tolist()
     return Aim(layer, states.experts[layer], tuple(rows))

@@ -19,6 +19,8 @@ from monadnock.training.macdrop import aims_of
 from monadnock.training.tokens import answer_loss
 
 TOKENS, LENGTH = 4096, 512  # of the built-in text
+_Key = tuple[int, str, str]  # rows set to zero, metric, text
+_Kind = Callable[[Adapter], Iterator[tuple[str, str, float]]]  # gives metric, text, value
 
 
 class Robustness:
@@ -56,22 +58,27 @@ class Robustness:
     @property
     def steps(self) -> int:
         """How many measurements there are."""
-        return 2 * len(self.counts)
+        return 2 * len(self.counts) * len(self._kinds)
+
+    @property
+    def _kinds(self) -> list[_Kind]:
+        """What is measured: losses, and tasks where some were asked."""
+        return [self._losses, *([self._scores] if self.tasks else [])]
 
     def measure(self, about: dict[str, Any], folder: Path, part: str, step: Callable[[], None]) -> None:
-        """Measure both models and write the table `robustness`, unless the run has it."""
-        tasks = self.tasks and (self.tasks.names, self.tasks.limit, self.tasks.digest, self.tasks.context)
-        part = f"{part}-{_digits((self.counts, self._wanted(), tasks))}"
-        if self.run.has("robustness", part):
-            return
-        base = self._known()
-        if base is None:
-            base = dict(self._of(self.adapter, step))
-        rows = [
-            about | dict(zip(("zeroed", "metric", "text"), key, strict=True)) | {"value": value, "base": base[key]}
-            for key, value in self._of(with_adapter(self.adapter, folder), step)
-        ]
-        self.run.add("robustness", part, rows)
+        """Measure both models and add to the table `robustness` what the run does not have."""
+        merged = None
+        for kind in self._kinds:
+            name = f"{part}-{_digits((self.counts, self._texts(kind)))}"
+            if self.run.has("robustness", name):
+                continue
+            base = self._known(kind) or dict(self._of(self.adapter, kind, step))
+            merged = with_adapter(self.adapter, folder) if merged is None else merged
+            rows = [
+                about | dict(zip(("zeroed", "metric", "text"), key, strict=True)) | {"value": value, "base": base[key]}
+                for key, value in self._of(merged, kind, step)
+            ]
+            self.run.add("robustness", name, rows)
 
     @property
     def held_back(self) -> str:
@@ -80,27 +87,41 @@ class Robustness:
         told = [[values.tolist() for values in batch.values()] for batch in self.held]
         return f"{count} examples held back, {_digits(told)}"
 
-    def _wanted(self) -> list[tuple[int, str, str]]:
-        """Return what is measured besides tasks: rows set to zero, metric, text."""
-        told = (("answer_loss", self.held_back), ("perplexity", self.windows.label))
-        return [(count, metric, text) for count in self.counts for metric, text in told]
+    def _texts(self, kind: _Kind) -> tuple[str, ...]:
+        """Return on what a kind is measured."""
+        if kind == self._losses:
+            return (self.held_back, self.windows.label)
+        assert self.tasks is not None
+        return (self.tasks.label,)
 
-    def _known(self) -> dict[tuple[int, str, str], float] | None:
-        """Return what the run has of the model without adapter, if that is all that is asked."""
-        if "robustness" not in self.run.heights() or self.tasks:
+    def _losses(self, adapter: Adapter) -> Iterator[tuple[str, str, float]]:
+        yield "answer_loss", self.held_back, answer_loss(adapter.model, self.held)
+        yield "perplexity", self.windows.label, perplexity(adapter, self.windows)
+
+    def _scores(self, adapter: Adapter) -> Iterator[tuple[str, str, float]]:
+        assert self.tasks is not None
+        for score in self.tasks.run(adapter):
+            yield f"{score.task}:{score.metric}", self.tasks.label, score.value
+
+    def _known(self, kind: _Kind) -> dict[_Key, float] | None:
+        """Return what the run has of the model without adapter, where that is all that is asked."""
+        if "robustness" not in self.run.heights():
             return None
         rows = self.run.table("robustness").select("zeroed", "metric", "text", "base").rows()
-        found = {row[:3]: row[3] for row in rows}
-        return {key: found[key] for key in self._wanted()} if found.keys() >= set(self._wanted()) else None
+        found = {row[:3]: row[3] for row in rows if row[2] in self._texts(kind)}
+        if not {count for count, _, _ in found} >= set(self.counts):
+            return None
+        if kind == self._losses:
+            metrics = [("answer_loss", self.held_back), ("perplexity", self.windows.label)]
+            return found if found.keys() >= {(count, *each) for count in self.counts for each in metrics} else None
+        return found
 
-    def _of(self, adapter: Adapter, step: Callable[[], None]) -> Iterator[tuple[tuple[int, str, str], float]]:
+    def _of(self, adapter: Adapter, kind: _Kind, step: Callable[[], None]) -> Iterator[tuple[_Key, float]]:
         """Yield (rows set to zero, metric, text) and the value."""
         for count in self.counts:
             with evaluating(adapter.model), _zeroed(adapter, self.aim, count):
-                yield (count, "answer_loss", self.held_back), answer_loss(adapter.model, self.held)
-                yield (count, "perplexity", self.windows.label), perplexity(adapter, self.windows)
-                for score in self.tasks.run(adapter) if self.tasks else ():
-                    yield (count, f"{score.task}:{score.metric}", "lm-eval"), score.value
+                for metric, text, value in kind(adapter):
+                    yield (count, metric, text), value
             step()
 
 

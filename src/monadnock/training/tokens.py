@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monadnock.data.chat import Message, chat_ids
+from monadnock.data.chat import Message, chat_ids, chat_text
 from monadnock.errors import MonadnockError
 
 IGNORED = -100  # label of a token whose prediction does not count
@@ -34,16 +34,30 @@ def encode(tokenizer: Any, conversation: Sequence[Message], length: int) -> Enco
             continue
         before = chat_ids(tokenizer, conversation[:place], opened=True)
         after = chat_ids(tokenizer, conversation[: place + 1], opened=False)
-        if after[: len(before)] != before or before[: len(ids)] != ids:
+        whole = _continues(tokenizer, conversation, place)
+        start = _shared(before, after)  # an answer's first signs may merge with the last of the heading
+        if not whole or start < len(ids) or after[: len(ids)] != ids:
             raise MonadnockError(
                 "The tokenizer's chat template does not put turns one after another, so that answers cannot be told "
                 "from questions; give one question and one answer in each example."
             )
-        labels += [IGNORED] * (len(before) - len(ids)) + after[len(before) :]
+        labels += [IGNORED] * (start - len(ids)) + after[start:]
         ids = after
     if all(label == IGNORED for label in labels[1:length]):
         return None
     return {"input_ids": ids[:length], "labels": labels[:length]}
+
+
+def _continues(tokenizer: Any, conversation: Sequence[Message], place: int) -> bool:
+    """Say whether the text with an answer goes on from the text up to where it begins."""
+    before, after = (chat_text(tokenizer, conversation[: place + more], opened=not more) for more in (0, 1))
+    return after.startswith(before)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many first ids are the same."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def collate(batch: Sequence[Encoded], pad: int = 0) -> dict[str, Tensor]:
