@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monadnock import MonadnockError
-from monadnock.evaluation.questions import COLUMNS, MT_BENCH, read_questions
+from monadnock.evaluation.questions import MT_BENCH, read_questions
+from monadnock.findings.judged import COLUMNS
 
 OURS = Path(__file__).parents[2] / "recipes" / "questions.jsonl"
 

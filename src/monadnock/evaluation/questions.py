@@ -9,7 +9,6 @@ from monadnock.data.jsonl import read_rows
 from monadnock.errors import MonadnockError
 
 MT_BENCH = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-COLUMNS = ("MT-1", "MT-2", "translation", "summarization", "qa", "math_reasoning", "rag")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-_FIRST = ("MT-1", "MT-2", "translation", "summarization", "qa", "math_reasoning", "rag")  # the order of Spec-Bench
+COLUMNS = ("MT-1", "MT-2", "translation", "summarization", "qa", "math_reasoning", "rag")  # of Spec-Bench, in its order
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def mean_scores(answers: pl.DataFrame) -> list[Scores]:
         answers: the table `answers`, of one file of questions and one judge.
     """
     found = answers["column"].drop_nulls().unique(maintain_order=True).to_list()
-    columns = sorted(found, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    columns = sorted(found, key=lambda name: COLUMNS.index(name) if name in COLUMNS else len(COLUMNS))
     rows = []
     for name in [None, *answers["name"].drop_nulls().unique(maintain_order=True)]:
         mine = answers.filter(pl.col("name").eq_missing(name))
