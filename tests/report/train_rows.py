@@ -37,10 +37,12 @@ def finetuning_steps():
 
 
 def robustness():
+    orders = {0: [None], 2: ["merged"], 3: ["merged"]}
     return [
-        about(place) | {"zeroed": count, "metric": metric, "text": "built in", "value": 13.0 * (1 + count) + place,
-                        "base": math.inf if count == 3 else 13.0 * (1 + count)}
-        for place in range(3) for count in (0, 2, 3) for metric in ("answer_loss", "perplexity", "<b>:acc")
+        about(place) | {"zeroed": count, "order": order, "metric": metric, "text": "built in",
+                        "value": 13.0 * (1 + count) + place, "base": math.inf if count == 3 else 13.0 * (1 + count)}
+        for place in range(3) for count in (0, 2, 3) for order in orders[count]
+        for metric in ("answer_loss", "perplexity", "<b>:acc")
     ]  # fmt: skip
 
 

@@ -7,14 +7,19 @@ from dataclasses import asdict
 import polars as pl
 import pytest
 import torch
+from peft import PeftModel
 
 from monadnock import MonadnockError
+from monadnock.evaluation import perplexity
 from monadnock.findings import Run
 from monadnock.findings.judged import tuned_names
+from monadnock.interventions import zero_rows
 from monadnock.models import Adapter, Source
 from monadnock.models.tuned import with_adapter
+from monadnock.preparing import text_windows
 from monadnock.training import MacDropCallback, finetune, finetuning, fitting
 from monadnock.training.fitting import Recipe
+from monadnock.training.macdrop import aims_of
 from tests.scans import assert_untouched, state
 from tests.studying.conftest import planted
 from tests.tiny import tiny_model
@@ -108,18 +113,14 @@ def test_killed_and_started_again_equals_uninterrupted(tune, tmp_path, monkeypat
 
 
 def test_zeroed_rows_are_measured_with_the_adapter_merged(tune):
-    from monadnock.evaluation import perplexity
-    from monadnock.interventions import zero_rows
-    from monadnock.preparing import text_windows
-    from monadnock.training.macdrop import aims_of
-
     adapter = planted("llama")
     run = tune(adapter, evaluate=True, zeroed=[2])
     run = tune(adapter, evaluate=True, zeroed=[2], macdrop=True)
     table = run.table("robustness")
     other = tune(adapter, evaluate=True, zeroed=[2], seed=1).table("robustness").filter(seed=1, metric="answer_loss")
     assert not set(other["base"]) & set(table.filter(metric="answer_loss")["base"])  # other examples are held back
-    assert table.height == 2 * 2 * 2 and set(table["zeroed"]) == {0, 2}
+    assert table.height == 2 * 3 * 2 and set(table["zeroed"]) == {0, 2}
+    assert set(table.select("zeroed", "order").rows()) == {(0, None), (2, "merged"), (2, "base")}
     assert table.group_by("zeroed", "metric").agg(pl.col("base").n_unique())["base"].to_list() == [1] * 4
     (aim,) = aims_of(run, 2)
     merged = with_adapter(adapter, run.path / run.table("finetunings")["adapter"][0])
@@ -127,10 +128,27 @@ def test_zeroed_rows_are_measured_with_the_adapter_merged(tune):
     with zero_rows(merged, aim.layer, aim.rows):
         expected = perplexity(merged, windows)
     name = run.table("finetunings")["name"][0]
-    found = table.filter(name=name, zeroed=2, metric="perplexity")["value"]
+    found = table.filter(name=name, zeroed=2, order="merged", metric="perplexity")["value"]
     assert found.to_list() == [pytest.approx(expected, rel=1e-5)]
     held = table.filter(name=name, zeroed=0, metric="answer_loss")["value"].to_list()
     assert held == [pytest.approx(run.table("finetunings")["after"][0], rel=1e-4)]
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_zeroed_in_the_base_is_what_a_model_gives_whose_adapter_is_not_merged(tune, method):
+    adapter = make()
+    run = tune(adapter, evaluate=True, zeroed=[2], method=method)
+    (row,) = run.table("robustness").filter(order="base", metric="perplexity").to_dicts()
+    (aim,) = aims_of(run, 2)
+    folder = run.path / run.table("finetunings")["adapter"][0]
+    live = PeftModel.from_pretrained(make().model, folder).eval()
+    mlp = live.base_model.model.model.layers[aim.layer].mlp
+    with torch.no_grad():
+        for linear in (mlp.up_proj, mlp.gate_proj):
+            linear.base_layer.weight[list(aim.rows)] = 0
+        windows = text_windows(adapter, tokens=4096, length=adapter.context_length, bos=None)
+        losses = [live(ids[None], labels=ids[None]).loss for ids in windows.ids]
+    assert row["value"] == pytest.approx(float(torch.stack(losses).mean().exp()), rel=1e-4)
 
 
 def test_tasks_that_there_are_not_are_told_before_training(tune, monkeypatch):

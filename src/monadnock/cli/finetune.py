@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import polars as pl
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -92,10 +93,13 @@ def tell(run: Run) -> None:
     for metric in metrics:
         grid.add_column(metric.replace("_", " "), justify="right")
     for name in ["no adapter", *left["name"].unique(maintain_order=True)]:
-        for count in sorted(left["zeroed"].unique()):
-            here = left.filter(zeroed=count) if name == "no adapter" else left.filter(zeroed=count, name=name)
+        for count, order in left.select("zeroed", "order").unique().sort("zeroed", pl.col("order") == "base").rows():
+            if name == "no adapter" and order == "base":
+                continue  # it has no adapter to come first
+            here = left.filter(pl.col("order").eq_missing(order), zeroed=count)
+            here = here if name == "no adapter" else here.filter(name=name)
             column = "base" if name == "no adapter" else "value"
             values = dict(here.select("metric", column).rows())
             cells = [f"{values[metric]:,.4g}" if values.get(metric) is not None else "" for metric in metrics]
-            grid.add_row(f"{count}  {name}", *cells)
+            grid.add_row(f"{count}{', in the base' if order == 'base' else ''}  {name}", *cells)
     Console().print(grid)

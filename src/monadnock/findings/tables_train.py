@@ -48,7 +48,8 @@ TRAINED: tuple[Table, ...] = (
         "One row per fine-tuning, number of massive rows set to zero, and metric: what is left (oh2024, table 4).",
         (
             *HOW,
-            ("zeroed", INT, "massive rows of W_up and W_gate set to zero, adapter merged; 0: none"),
+            ("zeroed", INT, "massive rows of W_up and W_gate set to zero; 0: none"),
+            ("order", TEXT, "merged: adapter first, then zeros; base: zeros in the base, then the adapter; null: none"),
             ("metric", TEXT, "answer_loss (examples held back), perplexity (text), or task:metric of lm-eval"),
             ("text", TEXT, "what it was measured on"),
             ("value", REAL, "with the adapter"),

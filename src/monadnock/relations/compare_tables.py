@@ -238,7 +238,7 @@ COMPARED: tuple[Compared, ...] = (
         (*LAYERS, "num_experts"),
     ),
     Compared("finetunings", ("name", "data"), _values("difference", "before", "after")),
-    Compared("robustness", ("name", "data", "zeroed", "metric", "text"), _values("ratio", "value", "base")),
+    Compared("robustness", ("name", "data", "zeroed", "order", "metric", "text"), _values("ratio", "value", "base")),
     Compared("answers", ("name", "questions", "question", "turn", "judge"), _values("difference", "score")),
     Compared("chain", ("link", "metric", "data"), _values("ratio", "before", "after", "control")),
 )

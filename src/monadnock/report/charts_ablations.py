@@ -28,12 +28,19 @@ def ablations(left: pl.DataFrame) -> list[Block]:
     if tried.select("p0").unique().height < 2:
         return []
     blocks = []
-    for count in sorted(tried["zeroed"].unique()):
+    for count, order, told in attacks(tried):
         for metric in _SHOWN:
-            here = tried.filter(zeroed=count, metric=metric)
+            mine = rows.filter(pl.col("order").eq_missing(order), zeroed=count, metric=metric)
+            here = mine.join(tried.select("name").unique(), "name", how="semi").filter(pl.col("p0").is_finite())
             if here.height:
-                blocks.append(_chart(here, rows.filter(pl.col("macdrop").is_null(), zeroed=count, metric=metric)))
+                blocks.append(_chart(here, mine.filter(pl.col("macdrop").is_null()), told if count else ""))
     return blocks[:_MOST]
+
+
+def attacks(left: pl.DataFrame) -> list[tuple[int, str | None, str]]:
+    """Return how many rows were set to zero, in which order, and both in words; none first."""
+    found = left.select("zeroed", "order").unique().sort("zeroed", pl.col("order") == "base").rows()
+    return [(count, order, f"{count}, in the base" if order == "base" else str(count)) for count, order in found]
 
 
 def with_means(left: pl.DataFrame) -> pl.DataFrame:
@@ -51,9 +58,9 @@ def with_means(left: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def _chart(here: pl.DataFrame, without: pl.DataFrame) -> Block:
+def _chart(here: pl.DataFrame, without: pl.DataFrame, rows: str) -> Block:
     """Draw one metric: the means over seeds as lines, each fine-tuning as a dot."""
-    metric, count = here["metric"][0], here["zeroed"][0]
+    metric = here["metric"][0]
     by = [name for name in _LINE if here[name].n_unique() > 1]
     without = without.filter(pl.col("value").is_finite(), pl.col("method").is_in(here["method"].unique().to_list()))
     ends = extent(finite(pl.concat([here["value"], without["value"]])))
@@ -73,7 +80,7 @@ def _chart(here: pl.DataFrame, without: pl.DataFrame) -> Block:
             Key(text.line(text.printable(f"{of} without MacDrop: {text.number(value)}".strip()), 60), GREY, dash)
         )
     more = f" {len(parts) - len(SERIES)} more lines are in the table." if len(parts) > len(SERIES) else ""
-    when = f"{count} rows set to zero" if count else "all weights as they are"
+    when = f"{rows} rows set to zero" if rows else "all weights as they are"
     return Block(
         f"{_SHOWN[metric]} against p0, {when}".capitalize(),
         f"Lines are means, dots single fine-tunings.{more}",

@@ -3,7 +3,7 @@
 import polars as pl
 
 from monadnock.report import text
-from monadnock.report.charts_ablations import ablations, with_means
+from monadnock.report.charts_ablations import ablations, attacks, with_means
 from monadnock.report.parts import Block, Cell, Findings, Key, Listing, Section, meaning
 from monadnock.report.source import extent, finite, hover, source
 from monadnock.report.theme import SERIES, blank, whole_numbers
@@ -78,8 +78,8 @@ def _left(left: pl.DataFrame) -> Block:
     kinds = pl.col("name").str.replace(r", seed \d+$", "") + data
     left = left.with_columns(kind=kinds, value=pl.col("value").cast(pl.Float64), base=pl.col("base").cast(pl.Float64))
     rows, starts, several = [], set(), False
-    for count in sorted(left["zeroed"].unique()):
-        here = left.filter(zeroed=count)
+    for count, order, told in attacks(left):
+        here = left.filter(pl.col("order").eq_missing(order), zeroed=count)
         starts.add(len(rows))
         for kind in [None, *here["kind"].unique(maintain_order=True)]:
             own = here if kind is None else here.filter(kind=kind)
@@ -88,13 +88,13 @@ def _left(left: pl.DataFrame) -> Block:
             found = dict(values.rows())
             several |= any(len(each) > 1 for each in found.values())
             cells = (Cell(_spread(found.get(metric, []))) for metric in metrics)
-            rows.append((Cell(str(count)), Cell(_WITHOUT if kind is None else _told(kind)), *cells))
+            rows.append((Cell(told), Cell(_WITHOUT if kind is None else _told(kind)), *cells))
     heads = ("rows set to zero", "fine-tuning", *(_told(metric.replace("_", " ")) for metric in metrics))
     seeds = " Of several seeds: mean, with the smallest and the largest in brackets." if several else ""
     return Block(
         "With massive rows set to zero",
         f"What is left without the most massive rows of W_up and W_gate, with each adapter and without.{seeds}",
-        meaning("robustness", "zeroed", "metric", "value", "base"),
+        meaning("robustness", "zeroed", "order", "metric", "value", "base"),
         Listing(heads, tuple(rows), (False,) * len(heads), frozenset(starts - {0}), words=2),
         wide=True,
     )

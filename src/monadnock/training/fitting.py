@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,9 @@ def fit(
             last = _last_checkpoint(work, ("trainer_state.json", *([_HISTORY] if callback else [])))
             if callback and last:
                 callback.history = [tuple(each) for each in json.loads((last / _HISTORY).read_text(encoding="utf-8"))]
+            for path in work.glob("checkpoint-*"):
+                if path != last:  # cut short, and in the way of those to come
+                    shutil.rmtree(path, ignore_errors=True)
             trainer.train(resume_from_checkpoint=str(last) if last else None)
             tuned.save_pretrained(work / "adapter", save_embedding_layers=False)
             with evaluating(tuned):

@@ -19,6 +19,7 @@ from monadnock.training.macdrop import aims_of
 from monadnock.training.tokens import answer_loss
 
 TOKENS, LENGTH = 4096, 512  # of the built-in text
+ORDERS = ("merged", "base")  # which comes first: the adapter, or the zeros
 _Key = tuple[int, str, str]  # rows set to zero, metric, text
 _Kind = Callable[[Adapter], Iterator[tuple[str, str, float]]]  # gives metric, text, value
 
@@ -26,7 +27,9 @@ _Kind = Callable[[Adapter], Iterator[tuple[str, str, float]]]  # gives metric, t
 class Robustness:
     """Measures a model with and without an adapter, clean and with its most massive rows set to zero.
 
-    The adapter is merged first, so that a row that is set to zero gives nothing, of its adapter neither.
+    Rows are set to zero in two orders. `merged`: the adapter is merged first, so that a row gives nothing, of its
+    adapter neither. `base`: rows of the base are set to zero, and the adapter comes on top, as on a model whose adapter
+    is not merged; DoRA then scales what the adapter adds to such a row up to the norm that it learned for it.
 
     Args:
         adapter: the model.
@@ -58,7 +61,7 @@ class Robustness:
     @property
     def steps(self) -> int:
         """How many measurements there are."""
-        return 2 * len(self.counts) * len(self._kinds)
+        return (3 * len(self.counts) - 1) * len(self._kinds)
 
     @property
     def _kinds(self) -> list[_Kind]:
@@ -67,18 +70,27 @@ class Robustness:
 
     def measure(self, about: dict[str, Any], folder: Path, part: str, step: Callable[[], None]) -> None:
         """Measure both models and add to the table `robustness` what the run does not have."""
-        merged = None
         for kind in self._kinds:
-            name = f"{part}-{_digits((self.counts, self._texts(kind)))}"
+            name = f"{part}-{_digits((self.counts, self._texts(kind), ORDERS))}"
             if self.run.has("robustness", name):
                 continue
-            base = self._known(kind) or dict(self._of(self.adapter, kind, step))
-            merged = with_adapter(self.adapter, folder) if merged is None else merged
-            rows = [
-                about | dict(zip(("zeroed", "metric", "text"), key, strict=True)) | {"value": value, "base": base[key]}
-                for key, value in self._of(merged, kind, step)
-            ]
+            base = self._known(kind) or dict(self._of(self.adapter, kind, self.counts, step))
+            rows = []
+            for order in ORDERS:
+                for (count, metric, text), value in self._tuned(folder, kind, order, step):
+                    told = {"zeroed": count, "order": order if count else None, "metric": metric, "text": text}
+                    rows.append(about | told | {"value": value, "base": base[count, metric, text]})
             self.run.add("robustness", name, rows)
+
+    def _tuned(self, folder: Path, kind: _Kind, order: str, step: Callable[[], None]) -> Iterator[tuple[_Key, float]]:
+        """Yield what `_of` does of the model with its adapter; clean in the first order only."""
+        if order == "merged":
+            yield from self._of(with_adapter(self.adapter, folder), kind, self.counts, step)
+            return
+        for count in self.counts[1:]:
+            with _zeroed(self.adapter, self.aim, count):
+                tuned = with_adapter(self.adapter, folder)
+            yield from (((count, *key[1:]), value) for key, value in self._of(tuned, kind, (0,), step))
 
     @property
     def held_back(self) -> str:
@@ -116,9 +128,11 @@ class Robustness:
             return found if found.keys() >= {(count, *each) for count in self.counts for each in metrics} else None
         return found
 
-    def _of(self, adapter: Adapter, kind: _Kind, step: Callable[[], None]) -> Iterator[tuple[_Key, float]]:
+    def _of(
+        self, adapter: Adapter, kind: _Kind, counts: Sequence[int], step: Callable[[], None]
+    ) -> Iterator[tuple[_Key, float]]:
         """Yield (rows set to zero, metric, text) and the value."""
-        for count in self.counts:
+        for count in counts:
             with evaluating(adapter.model), _zeroed(adapter, self.aim, count):
                 for metric, text, value in kind(adapter):
                     yield (count, metric, text), value
