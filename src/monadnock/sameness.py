@@ -14,8 +14,8 @@ from monadnock.models.start import start_states
 from monadnock.preparing import model_facts
 
 SAME = 0.02  # largest difference of the start token's states that another machine or library may make
-_SUMS = "weight_sums"  # in tensors/
 ROUNDING = 1e-9  # the same of sums of weights
+_SUMS = "weight_sums"  # in tensors/
 
 
 def check_same(run: Run, adapter: Adapter, sums: list[float]) -> None:

@@ -60,6 +60,12 @@ def test_rows_in_another_form_are_refused(tmp_path, row, says):
         read_questions(write(tmp_path, row))
 
 
+def test_two_questions_of_one_name_are_refused(tmp_path):
+    row = {"question_id": 7, "category": "qa", "turns": ["?"]}
+    with pytest.raises(MonadnockError, match="several questions with question_id 7"):
+        read_questions(write(tmp_path, row, row))
+
+
 def test_files_without_questions_are_refused(tmp_path):
     with pytest.raises(MonadnockError, match="has no questions"):
         read_questions(write(tmp_path))

@@ -52,6 +52,15 @@ def test_scores_come_first_and_then_the_answers_that_differ_most():
     assert "turn 2" in first.title and [passage.note for passage in first.body] == ["score 1", "score 3", "score 5"]
 
 
+def test_of_many_models_the_lowest_and_highest_are_shown():
+    rows = [
+        {"name": f"m{place}", "column": "qa", "question": "q", "turn": 1, "score": score, "answer": f"a{place}"}
+        for place, score in enumerate([3, 3, 3, 3, 3, 5, 1])
+    ]
+    _, answers = judged(found(rows))
+    assert {"score 1", "score 5"} <= {passage.note for passage in answers.body} and len(answers.body) == 4
+
+
 def test_without_rows_there_is_nothing():
     assert judged(found([])) == []
 

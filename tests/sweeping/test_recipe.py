@@ -53,7 +53,7 @@ def test_a_change_holds_in_every_cell_and_cells_that_are_then_alike_are_one(tmp_
 
 def test_a_cell_is_told_by_what_is_its_own():
     recipe = SweepRecipe(verb="attack", settings={"model": "m", "seed": 3}, cells=[{"seed": [3, 4]}, {"bos": True}])
-    assert [recipe.told(cell) for cell in recipe.grid()] == ["seed 3", "seed 4", "seed 3, bos True"]
+    assert recipe.told() == ["seed 3", "seed 4", "seed 3, bos True"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -78,6 +78,8 @@ def test_there_are_recipes():
         ({"settings": {}}, "names no model"),
         ({"cells": [{"seed": []}]}, "0 cells"),
         ({"cells": [{"seed": list(range(101)), "length": list(range(100))}]}, "10100 cells"),
+        ({"verb": "finetune"}, "gives no data, which finetune needs"),
+        ({"cells": [{name: list(range(10)) for name in "abcdefgh"}]}, "100000000 cells"),
         ({"cells": {"seed": [1]}}, "cells: Input should be a valid list"),
         ({"settings": {"model": "m", "trust_remote_code": True}}, "which a file may not"),
         ({"cells": [{"trust_remote_code": [False, True]}]}, "which a file may not"),
@@ -90,7 +92,10 @@ def test_what_is_wrong_is_said(tmp_path, content, says):
         read_recipe(write(tmp_path, **content))
 
 
-@pytest.mark.parametrize("content", ["[1, 2", "\0", "just words", "- 1", "!!python/object/apply:os.system [ls]"])
+NO_RECIPES = ["[1, 2", "\0", "just words", "- 1", "[" * 5000, "!!python/object/apply:os.system [ls]"]
+
+
+@pytest.mark.parametrize("content", NO_RECIPES, ids=range(len(NO_RECIPES)))
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, content):
     path = tmp_path / "recipe.yaml"
     path.write_text(content)

@@ -181,6 +181,12 @@ def test_what_differs_is_in_the_name_and_in_the_part(tune, data, tmp_path):
     assert len(dict(tuned_names(run.table("finetunings")))) == 6
 
 
+def test_a_whole_number_of_epochs_is_the_same_training_however_it_is_written(tune, monkeypatch):
+    tune(make(), epochs=1)
+    monkeypatch.setattr(fitting, "peft", lambda: pytest.fail("trained again"))
+    tune(make(), epochs=1.0)
+
+
 def test_the_usual_settings_are_those_of_table_6():
     assert asdict(Recipe()) == {
         "dora": False, "epochs": 3, "rate": 1e-4, "batch": 8, "accumulation": 4, "rank": 16, "seed": 0,
@@ -275,6 +281,8 @@ def test_a_row_that_is_dropped_whole_is_told_with_dora_and_the_model_given_back(
         ({"method": "loro"}, "no method 'loro'.*lora"),
         ({"epochs": 0}, "0 epochs"),
         ({"rank": 0}, "rank 0"),
+        ({"seed": -1}, "Seed -1"),
+        ({"seed": 2**32}, "Seed 4294967296"),
         ({"macdrop": True, "p0": 1.5}, "p0 = 1.5"),
         ({"macdrop": True, "schedule": "stepp"}, "no schedule 'stepp'"),
         ({"zeroed": [0]}, "at least 1 row"),

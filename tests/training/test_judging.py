@@ -141,7 +141,7 @@ def test_a_prompt_that_fills_the_context_gets_no_answer(ask, adapter):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"by": "http://127.0.0.1:1/v1"}, "name one, with --judge-model"),
+        ({"by": "http://127.0.0.1:1/v1"}, "name the one that judges"),
         ({"by": "nowhere/at/all"}, "does not exist"),
         ({"by": Planted(), "limit": 0}, "at least 1 each"),
     ],

@@ -23,8 +23,8 @@ def command(
     if dry:
         read = read_recipe(recipe, changes)
         print(f"{read.verb}: {', '.join(f'{name} {value}' for name, value in read.settings.items())}")
-        for number, cell in enumerate(read.grid(), 1):
-            print(f"{number:>4}  {read.told(cell)}")
+        for number, told in enumerate(read.told(), 1):
+            print(f"{number:>4}  {told}")
         return
     try:
         runs = sweep(recipe, changes=changes)

@@ -75,6 +75,8 @@ def read_questions(path: str | Path, limit: int | None = None) -> Questions:
         question = _question(row, f"question {number} of {path}", number)
         if limit is None or sum(each.category == question.category for each in found) < limit:
             found.append(question)
+    if twice := sorted({each.id for each in found if sum(each.id == other.id for other in found) > 1}):
+        raise MonadnockError(f"{path} has several questions with question_id {twice[0]}; give each its own.")
     if not found:
         raise MonadnockError(f"{path} has no questions.")
     return Questions(path.name, tuple(found))

@@ -7,7 +7,7 @@ from monadnock.report import text
 from monadnock.report.parts import Block, Cell, Findings, Listing, Passage, Section, meaning
 
 _MOST, _LONGEST, _NAME = 4, 1200, 60  # questions shown, characters of an answer and of a name
-_MODELS = 4  # answers of a question
+_MODELS = 4  # answers of a question that are shown
 _WITHOUT = "no adapter"
 
 
@@ -54,6 +54,10 @@ def _passages(answers: pl.DataFrame) -> list[Block]:
         if blocks and not row["gap"]:
             break
         mine = answers.filter(pl.col("question").eq_missing(row["question"]), pl.col("turn").eq_missing(row["turn"]))
+        if mine.height > _MODELS:  # those with the lowest and the highest scores
+            mine = mine.sort("score", nulls_last=True, maintain_order=True)
+            ends = (mine.head(_MODELS // 2), mine.drop_nulls("score").tail(_MODELS // 2))
+            mine = pl.concat(ends).unique(maintain_order=True)
         passages = tuple(
             Passage(
                 _line(each["name"] or _WITHOUT),
@@ -61,7 +65,7 @@ def _passages(answers: pl.DataFrame) -> list[Block]:
                 "",
                 text.line(text.printable(each["answer"] or ""), _LONGEST) or "(nothing)",
             )
-            for each in mine.head(_MODELS).to_dicts()
+            for each in mine.to_dicts()
         )
         title = f"Answers to {_line(str(row['question']))}" + (f", turn {row['turn']}" if row["turn"] != 1 else "")
         asked = text.line(text.printable(str(mine["asked"][0] or "")), _LONGEST)
@@ -73,7 +77,7 @@ SECTIONS = (
     Section(
         "answers",
         "Judged answers",
-        "What fine-tuned models write, and what a judge says of it.",
+        "What fine-tuned models write, and how a judge scores it; its words are in the table answers.",
         ("answers",),
         "",
         judged,

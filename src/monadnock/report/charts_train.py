@@ -73,7 +73,7 @@ def _left(left: pl.DataFrame) -> Block:
     """List each metric, a row for each kind of fine-tuning and number of rows set to zero, clean ones first."""
     left = with_means(left)
     metrics = left["metric"].unique(maintain_order=True).to_list()
-    sets = left.group_by("data", maintain_order=True).agg().height > 1
+    sets = left["data"].n_unique() > 1
     data = pl.lit(", ") + pl.col("data").fill_null("unnamed data") if sets else pl.lit("")
     kinds = pl.col("name").str.replace(r", seed \d+$", "") + data
     left = left.with_columns(kind=kinds, value=pl.col("value").cast(pl.Float64), base=pl.col("base").cast(pl.Float64))

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path, PurePath
@@ -65,11 +66,11 @@ class SweepRecipe(BaseModel):
             for values in itertools.product(*(each if isinstance(each, list) else [each] for each in cell.values()))
         ]
 
-    def told(self, cell: dict[str, Any]) -> str:
-        """Return the settings of a cell that are not those of all cells."""
+    def told(self) -> list[str]:
+        """Return of every cell the settings that are not those of all cells, in words."""
         grid = self.grid()
-        shared = {name for name in self.settings if all(each.get(name) == cell.get(name) for each in grid)}
-        return ", ".join(f"{name} {value}" for name, value in cell.items() if name not in shared)
+        shared = {name for name, value in self.settings.items() if all(each[name] == value for each in grid)}
+        return [", ".join(f"{name} {value}" for name, value in cell.items() if name not in shared) for cell in grid]
 
 
 def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> SweepRecipe:
@@ -90,6 +91,9 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> S
     """
     path, changes = Path(path), dict(changes or {})
     recipe = _parse(path)
+    count = sum(math.prod(len(each) for each in cell.values() if isinstance(each, list)) for cell in recipe.cells)
+    if count > _MOST:
+        raise MonadnockError(f"{path} has {count} cells; at most {_MOST} can be run.")
     _check_file(path, recipe)
     known = _known(recipe)
     for name in itertools.chain(recipe.settings, *recipe.cells, changes):
@@ -101,17 +105,20 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> S
     single = [cell for place, cell in enumerate(cells) if cell not in cells[:place]]
     changed = recipe.model_copy(update={"settings": recipe.settings | changes, "cells": single})
     grid = changed.grid()
-    if not grid or len(grid) > _MOST:
-        raise MonadnockError(f"{path} has {len(grid)} cells; between 1 and {_MOST} can be run.")
+    if not grid:
+        raise MonadnockError(f"{path} has 0 cells: a list without values stands for none.")
     if not all(cell.get("model") for cell in grid):
         raise MonadnockError(f"{path} names no model; add one to its settings, or --set model=NAME.")
+    for name, each in inspect.signature(recipe.function).parameters.items():
+        if name in known and each.default is each.empty and not all(name in cell for cell in grid):
+            raise MonadnockError(f"{path} gives no {name}, which {recipe.verb} needs; add it, or --set {name}=VALUE.")
     return changed
 
 
 def _parse(path: Path) -> SweepRecipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not YAML"
         raise MonadnockError(f"Recipe {path} cannot be read ({reason}); give a YAML file.") from error
     try:

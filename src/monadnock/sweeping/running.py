@@ -45,10 +45,9 @@ def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progr
     runs: dict[Path, Run] = {}
     failed: list[str] = []
     opened = _Opened(progress)
-    for number, cell in enumerate(grid, 1):
+    for number, (cell, told) in enumerate(zip(grid, read.told(), strict=True), 1):
         out = Path(cell.get("out") or OUT / Path(recipe).stem)
         out = out / names[str(cell["model"])] if len(names) > 1 or not cell.get("out") else out
-        told = read.told(cell)
         out = out / _slug(told) if read.verb == "scan" and len(grid) > len(names) else out
         if progress and sys.stderr.isatty():
             print(f"[{number}/{len(grid)}] {read.verb} {told}", file=sys.stderr)

@@ -97,7 +97,7 @@ def finetune(
     """
     if method not in METHODS:
         raise MonadnockError(f"There is no method {method!r}: {nearest(method, METHODS)}")
-    recipe = Recipe(method == "dora", epochs, rate, batch, accumulation, rank, seed)
+    recipe = Recipe(method == "dora", float(epochs), float(rate), batch, accumulation, rank, seed)
     callback = None
     if macdrop:
         callback = MacDropCallback("auto", p0=p0, schedule=schedule, scope=scope, k=k, alpha=alpha, seed=seed)

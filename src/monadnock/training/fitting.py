@@ -42,6 +42,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (self.epochs > 0 and self.rate > 0 and math.isfinite(self.rate + self.epochs)):
             raise MonadnockError(f"{self.epochs} epochs at a rate of {self.rate} were asked; give more than 0 of each.")
+        if not 0 <= self.seed < 2**32:
+            raise MonadnockError(f"Seed {self.seed} was asked; give one from 0 to 2**32 - 1.")
         if min(self.batch, self.accumulation, self.rank) < 1:
             raise MonadnockError(
                 f"Batches of {self.batch}, {self.accumulation} of them a step, and rank {self.rank} were asked; give "

@@ -86,13 +86,13 @@ def _judge(by: str | Judge, model: str, progress: bool, options: dict[str, Any])
         return by
     if by.startswith(("http://", "https://")):
         if not model:
-            raise MonadnockError(f"The judge at {by} may serve several models; name one, with --judge-model.")
+            raise MonadnockError("A server may have several models; name the one that judges, with --judge-model.")
         return ServerJudge(by, model)
     return ModelJudge(open_model(by, progress=progress, **options))
 
 
 class _Answers:
-    """The answers of one model: those of each category are one part of the table."""
+    """The answers of one model, one part of the table."""
 
     def __init__(self, run: Run, asked: Questions, judged_by: Judge, tokens: int, name: str | None, folder: str | None):
         self.run, self.asked, self.judge, self.tokens = run, asked, judged_by, tokens

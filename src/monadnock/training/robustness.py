@@ -1,6 +1,5 @@
 """What is left of a fine-tuned model when massive rows are set to zero (oh2024, tables 3 and 4)."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from monadnock.attacking.targets import Aim
 from monadnock.evaluation import Tasks, perplexity
+from monadnock.evaluation.questions import digits
 from monadnock.findings import Run
 from monadnock.interventions import zero_rows
 from monadnock.models import Adapter
@@ -71,7 +71,7 @@ class Robustness:
     def measure(self, about: dict[str, Any], folder: Path, part: str, step: Callable[[], None]) -> None:
         """Measure both models and add to the table `robustness` what the run does not have."""
         for kind in self._kinds:
-            name = f"{part}-{_digits((self.counts, self._texts(kind), ORDERS))}"
+            name = f"{part}-{digits((self.counts, self._texts(kind), ORDERS))}"
             if self.run.has("robustness", name):
                 continue
             base = self._known(kind) or dict(self._of(self.adapter, kind, self.counts, step))
@@ -97,7 +97,7 @@ class Robustness:
         """The examples that were held back in words; others, of another seed, have another hash."""
         count = sum(len(batch["labels"]) for batch in self.held)
         told = [[values.tolist() for values in batch.values()] for batch in self.held]
-        return f"{count} examples held back, {_digits(told)}"
+        return f"{count} examples held back, {digits(told)}"
 
     def _texts(self, kind: _Kind) -> tuple[str, ...]:
         """Return on what a kind is measured."""
@@ -137,10 +137,6 @@ class Robustness:
                 for metric, text, value in kind(adapter):
                     yield (count, metric, text), value
             step()
-
-
-def _digits(told: object) -> str:
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:8]
 
 
 def _zeroed(adapter: Adapter, aim: Aim, count: int) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from monadnock.data.chat import Message, chat_ids, chat_text
 from monadnock.errors import MonadnockError
+from monadnock.evaluation.generation import same_start
 
 IGNORED = -100  # label of a token whose prediction does not count
 Encoded = dict[str, list[int]]
@@ -35,7 +36,7 @@ def encode(tokenizer: Any, conversation: Sequence[Message], length: int) -> Enco
         before = chat_ids(tokenizer, conversation[:place], opened=True)
         after = chat_ids(tokenizer, conversation[: place + 1], opened=False)
         whole = _continues(tokenizer, conversation, place)
-        start = _shared(before, after)  # an answer's first signs may merge with the last of the heading
+        start = same_start(before, after)  # an answer's first signs may merge with the last of the heading
         if not whole or start < len(ids) or after[: len(ids)] != ids:
             raise MonadnockError(
                 "The tokenizer's chat template does not put turns one after another, so that answers cannot be told "
@@ -52,12 +53,6 @@ def _continues(tokenizer: Any, conversation: Sequence[Message], place: int) -> b
     """Say whether the text with an answer goes on from the text up to where it begins."""
     before, after = (chat_text(tokenizer, conversation[: place + more], opened=not more) for more in (0, 1))
     return after.startswith(before)
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many first ids are the same."""
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def collate(batch: Sequence[Encoded], pad: int = 0) -> dict[str, Tensor]:
