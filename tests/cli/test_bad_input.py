@@ -87,7 +87,7 @@ def test_a_tokenizer_of_another_model(cli, tmp_path, text, work):
 
 def test_a_data_set_without_the_extra(cli, model, work, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    refused(cli("scan", model, "--dataset", "owner/name"), "pip install 'monadnock[data]'")
+    refused(cli("scan", model, "--dataset", "owner/name"), "pip install -e '.[data]'")
     assert not list(work.iterdir())
 
 

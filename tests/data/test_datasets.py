@@ -105,4 +105,4 @@ def test_what_is_not_there(fake):
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install 'monadnock[data]'" in refusal("owner/name")
+    assert "pip install -e '.[data]'" in refusal("owner/name")

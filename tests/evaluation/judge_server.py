@@ -15,8 +15,8 @@ def planted(prompt):
 
 
 @contextmanager
-def serving(status=200, told=None, body=None):
-    """Serve in a thread; gives the address and the list of requests that came."""
+def serving(status=200, told=None, body=None, busy=0):
+    """Serve in a thread, busy at first; gives the address and the list of requests that came."""
     requests = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -29,7 +29,7 @@ def serving(status=200, told=None, body=None):
             whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "planted", "choices": [message]}
             data = json.dumps(whole | {"usage": usage, "system_fingerprint": ""}).encode() if status == 200 else b"no"
             data = data if body is None else body.encode()
-            self.send_response(status)
+            self.send_response(503 if len(requests) <= busy else status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

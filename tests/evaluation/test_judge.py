@@ -130,3 +130,17 @@ def test_transformers_server_says_what_the_model_says(transformers_server, monke
     monkeypatch.setattr("monadnock.evaluation.judge.TOKENS", 24)
     told = ServerJudge(address, folder)("one two three")
     assert told and told == ModelJudge(load(folder))("one two three")
+
+
+@pytest.mark.parametrize(("busy", "asked"), [(2, 3), (9, 4)])
+def test_a_busy_server_is_asked_again_a_few_times(monkeypatch, busy, asked):
+    pauses = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    with serving(busy=busy) as (address, requests):
+        judge = ServerJudge(address, "m")
+        if asked > busy:
+            assert score_of(judge("x")) is not None
+        else:
+            with pytest.raises(MonadnockError, match="503"):
+                judge("x")
+    assert len(requests) == asked and pauses == [1, 5, 20][: asked - 1]

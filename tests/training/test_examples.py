@@ -37,7 +37,12 @@ def test_a_system_message_comes_first(tmp_path):
         ("3", "holds no list"),
         (json.dumps([ALPACA, 3]), "example 2 of data.json has int"),
         (json.dumps([ALPACA, {"question": "?"}]), "has question; it takes instruction, output"),
-        (json.dumps([ALPACA, ALPACA | {"output": ""}]), "it takes instruction, output"),
+        (json.dumps([ALPACA, ALPACA | {"output": " "}]), "empty output"),
+        (json.dumps([ALPACA, {}]), "has nothing; it takes instruction, output"),
+        (
+            json.dumps([ALPACA, {"messages": [*MESSAGES["messages"][:1], {"role": "assistant", "content": ""}]}]),
+            "empty answer",
+        ),
         (json.dumps([ALPACA, ALPACA | {"instruction": 4}]), "it takes instruction, output"),
         (json.dumps([ALPACA, {"instruction": "", "output": "x"}]), "empty instruction"),
         (json.dumps([ALPACA, {"messages": []}]), "do not end with the"),

@@ -159,7 +159,7 @@ def test_tasks_that_there_are_not_are_told_before_training(tune, monkeypatch):
 
 def test_without_peft_the_extra_is_named_before_anything_slow(tune, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(MonadnockError, match=r"pip install 'monadnock\[train\]'"):
+    with pytest.raises(MonadnockError, match=r"pip install -e '\.\[train\]'"):
         tune(make())
     assert not (tmp_path / "run").exists()
 
@@ -266,13 +266,14 @@ def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(tune, tmp_path, monk
     assert again.table("finetuning_steps").equals(whole.table("finetuning_steps"))
 
 
-def test_a_row_that_is_dropped_whole_is_told_with_dora_and_the_model_given_back(tune):
+def test_a_row_that_is_dropped_whole_is_told_with_dora_and_the_model_given_back(tune, tmp_path):
     adapter = make()
     before = state(adapter.model)
     with pytest.raises(MonadnockError, match="DoRA divides by its norm"):
-        tune(adapter, method="dora", macdrop=True, p0=1.0, schedule="constant")
+        tune(adapter, method="dora", macdrop=True, p0=0.99999, schedule="constant")
     assert_untouched(adapter.model, before)
-    tune(adapter, method="lora", macdrop=True, p0=1.0, schedule="constant")
+    assert not (tmp_path / "run" / "adapters").exists()
+    tune(adapter, method="lora", macdrop=True, p0=0.99999, schedule="constant")
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,8 @@ def test_a_row_that_is_dropped_whole_is_told_with_dora_and_the_model_given_back(
         ({"seed": 2**32}, "Seed 4294967296"),
         ({"macdrop": True, "p0": 1.5}, "p0 = 1.5"),
         ({"macdrop": True, "schedule": "stepp"}, "no schedule 'stepp'"),
-        ({"zeroed": [0]}, "at least 1 row"),
+        ({"zeroed": [2, 0]}, "0 zeroed rows"),
+        ({"method": "dora", "macdrop": True, "p0": 1, "schedule": "epoch-before"}, "drops whole rows"),
         ({"length": 8}, "have an answer within 8 tokens"),
         ({"data": "nothing.jsonl"}, "cannot be read"),
     ],
@@ -294,3 +296,13 @@ def test_bad_requests_are_told_and_leave_nothing(tune, tmp_path, options, told):
     with pytest.raises(MonadnockError, match=told):
         tune(make(), **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_one_step_learns_something_and_what_is_too_long_is_counted(tune, data):
+    rows = data.read_text().split("\n")
+    long = json.dumps({"instruction": " ".join(random_words(40, num_words=8)), "output": "word"})
+    data.write_text("\n".join([*rows, long]))
+    run = tune(make(), epochs=1, batch=18, accumulation=1, length=24)
+    (row,) = run.table("finetunings").to_dicts()
+    assert row["steps"] == 1 and row["too_long"] == 1 and row["after"] != row["before"]
+    assert run.table("finetuning_steps")["learning_rate"].to_list() == [0.01]

@@ -2,5 +2,6 @@
 
 from monadnock.attacking.modes import MODES, Change, Mode, Setting
 from monadnock.attacking.sweep import attack
+from monadnock.attacking.targets import Aim
 
-__all__ = ["MODES", "Change", "Mode", "Setting", "attack"]
+__all__ = ["MODES", "Aim", "Change", "Mode", "Setting", "attack"]

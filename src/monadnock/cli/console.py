@@ -1,6 +1,7 @@
 """What the command line prints: findings, tables and complaints."""
 
 import os
+import statistics
 import sys
 from pathlib import Path
 
@@ -79,8 +80,19 @@ def print_frame(frame: pl.DataFrame, rows: int) -> None:
         tbl_hide_column_data_types=True,
         tbl_hide_dataframe_shape=True,
         float_precision=4,
+        thousands_separator=",",
         fmt_str_lengths=40,
     ):
-        print(frame.head(rows))
+        print(_readable(frame.head(rows)))
     if frame.height > rows:
         print(f"{rows} of {frame.height} rows; --rows {frame.height} shows all.")
+
+
+def _readable(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame in which columns of small numbers are texts, of which four decimals would leave nothing."""
+    small = [column.name for column in frame if column.dtype.is_float() and _is_small(column.drop_nulls().to_list())]
+    return frame.with_columns(pl.col(name).map_elements("{:.3g}".format, pl.String) for name in small)
+
+
+def _is_small(values: list[float]) -> bool:
+    return 0 < statistics.median(map(abs, filter(None, values)) if any(values) else [0]) < 1e-3

@@ -13,6 +13,7 @@ from monadnock.findings import Run
 
 
 def command(
+    given: typer.Context,
     model: options.Model,
     data: Annotated[str, typer.Option(help=".json or .jsonl file in alpaca or messages form, or a data set")],
     out: options.AddTo = None,
@@ -34,7 +35,7 @@ def command(
     accumulation: Annotated[int, typer.Option(help="micro-batches of a step")] = 4,
     rank: Annotated[int, typer.Option(help="of the adapter")] = 16,
     length: Annotated[int, typer.Option(help="tokens after which an example is cut off")] = 512,
-    seed: Annotated[int, typer.Option(help="of start, order and masks")] = 0,
+    seed: Annotated[int, typer.Option(help="of start, order, masks and what is held back")] = 0,
     dtype: options.Dtype = "auto",
     device: options.Device = None,
 ) -> None:
@@ -42,6 +43,12 @@ def command(
     from monadnock.preparing import fresh_path  # here, so that other verbs start without torch
     from monadnock.training import finetune
 
+    if not macdrop:
+        options.unused(given, "--macdrop", "schedule", "p0", "scope", "k", "alpha")
+    if not evaluate:
+        options.unused(given, "--evaluate", "zeroed", "tasks", "limit", "context")
+    elif not tasks:
+        options.unused(given, "--tasks", "limit", "context")
     out = fresh_path(model) if out is None else out
     with options.can_go_on(out):
         run = finetune(
@@ -70,7 +77,8 @@ def command(
             **options.loading(dtype, device),
         )
     tell(run)
-    print(f"Adapters: {near(run.path / 'adapters')}")
+    for folder in run.table("finetunings")["adapter"]:
+        print(f"Adapter:  {near(run.path / folder)}")
     print(f"Report:   {near(run.report())}")
     print(f"Next:     monadnock show {near(run.path)} {'robustness' if evaluate else 'finetuning_steps'}")
 
@@ -84,6 +92,8 @@ def tell(run: Run) -> None:
     for row in run.table("finetunings").iter_rows(named=True):
         grid.add_row(row["name"], str(row["steps"]), f"{row['before']:.3f}", f"{row['after']:.3f}")
     Console().print(grid)
+    if left_out := run.table("finetunings")["too_long"].max():
+        print(f"Up to {left_out} examples were left out: their answers begin behind the last token; raise --length.")
     if "robustness" not in run.heights():
         return
     left = run.table("robustness")

@@ -58,5 +58,8 @@ def tell(run: Run) -> None:
         for row in rows:
             means = ("" if value is None else f"{value:.2f}" for value in (*row.columns.values(), row.mean))
             grid.add_row(escape(row.name or "no adapter"), *means, str(row.unscored))
+        if all(row.mean is None for row in rows):
+            print(f"{about[1]} wrote no [RESULT] behind any answer, so that none has a score; take a larger model.")
+            continue
         print(f"Scores from 1 to 5, {about[0]}, judged by {about[1]}")
         Console().print(grid)

@@ -10,7 +10,10 @@ import typer
 from monadnock.cli.console import INTERRUPTED, Told, complain, near
 from monadnock.errors import MonadnockError
 
-Model = Annotated[str, typer.Argument(help="packaged name, hub id (owner/name@revision), folder or .gguf file")]
+Model = Annotated[
+    str,
+    typer.Argument(help="packaged name, hub id (owner/name@revision), folder or .gguf file; +FOLDER adds an adapter"),
+]
 AddTo = Annotated[
     Path | None, typer.Option(help="a run of this model to add to, or a new folder  [default: a new one]")
 ]
@@ -49,6 +52,18 @@ def numbers(what: str, given: str | None) -> list[int] | None:
         return [int(number) for number in names(given)]
     except ValueError:
         raise MonadnockError(f"{given!r} was given as {what}; give whole numbers, as 1,3,5.") from None
+
+
+def unused(context: typer.Context, without: str, *given: str) -> None:
+    """Refuse options that were given on the command line, but do nothing without another.
+
+    Raises:
+        MonadnockError: if one of them was.
+    """
+    for name in given:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise MonadnockError(f"--{name} was given, but does nothing without {without}; add that, or leave it out.")
 
 
 @contextmanager

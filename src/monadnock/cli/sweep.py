@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from monadnock.cli import finetune
 from monadnock.cli.console import INTERRUPTED, Told, complain, near
 from monadnock.errors import MonadnockError
+from monadnock.findings import Run
 
 
 def command(
@@ -18,20 +20,35 @@ def command(
 ) -> None:
     """Run one verb over a grid of settings; started again, it goes on."""
     changes = dict(map(_change, change or []))
-    from monadnock.sweeping import read_recipe, sweep  # here, so that other verbs start without torch
+    from monadnock.sweeping import (
+        SweepError,
+        folders,
+        read_recipe,
+        sweep,
+    )  # here, so that other verbs start without torch
 
     if dry:
         read = read_recipe(recipe, changes)
         print(f"{read.verb}: {', '.join(f'{name} {value}' for name, value in read.settings.items())}")
         for number, told in enumerate(read.told(), 1):
             print(f"{number:>4}  {told}")
+        print(f"Into:   {', '.join(dict.fromkeys(str(near(out)) for out in folders(recipe, read)))}")
         return
     try:
-        runs = sweep(recipe, changes=changes)
+        tell(sweep(recipe, changes=changes))
+    except SweepError as error:
+        tell(error.runs)
+        raise
     except KeyboardInterrupt:
         complain("Stopped; what was measured is kept, and the same command goes on.")
         raise Told(INTERRUPTED) from None
+
+
+def tell(runs: list[Run]) -> None:
+    """Print where the runs are, and of fine-tunings what came out."""
     for run in runs:
+        if "finetunings" in run.heights():
+            finetune.tell(run)
         print(f"Run:    {near(run.path)}")
         print(f"Report: {near(run.report())}")
 

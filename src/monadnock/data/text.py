@@ -53,7 +53,9 @@ def read_dataset(name: str, max_chars: int) -> str:
     try:
         import datasets  # pyrefly: ignore[missing-import]
     except ImportError as error:
-        raise MonadnockError("Data sets need an extra: pip install 'monadnock[data]', or give a text file.") from error
+        raise MonadnockError(
+            "Data sets need an extra: pip install -e '.[data]' in the clone, or give a text file."
+        ) from error
     path, config, split = [*name.split(":"), "", ""][:3]
     try:
         loaded = datasets.load_dataset(path, config or None, streaming=True)

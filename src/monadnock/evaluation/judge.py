@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import time
 import urllib.request
 from http.client import HTTPException
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from monadnock.data.chat import chat_ids
@@ -16,6 +18,8 @@ from monadnock.models import Adapter
 KEY = "MONADNOCK_JUDGE_KEY"  # environment variable with the key of the server, where it asks for one
 TOKENS = 512  # of a judgement
 TIMEOUT = 600  # seconds
+PAUSES = (1, 5, 20)  # seconds before a busy server is asked again
+_BUSY = (429, 502, 503, 504)  # status
 _SCORE = re.compile(r"\[RESULT\]\s*\(?\s*([1-5])(?!\d|\.\d)")
 _SCALE = """\
 1: it does not answer what was asked, or is wrong throughout.
@@ -25,6 +29,7 @@ _SCALE = """\
 5: it answers all of it, right and clear, and could hardly be better."""
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Whoever reads a prompt and writes a judgement; `name` says who it is."""
 
@@ -77,14 +82,25 @@ class ServerJudge:
             headers["Authorization"] = f"Bearer {key}"
         try:
             request = urllib.request.Request(self._url, json.dumps(asked).encode(), headers)
-            with urllib.request.build_opener(_Stays).open(request, timeout=TIMEOUT) as answer:
-                return str(json.load(answer)["choices"][0]["message"]["content"] or "")
+            return str(_asked(request)["choices"][0]["message"]["content"] or "")
         except (OSError, ValueError, LookupError, TypeError, HTTPException) as error:
             reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
             raise MonadnockError(
                 f"The judge at {self.address} did not answer ({reason}); see that it runs, serves {self.model}, and "
                 f"that {KEY} is set if it asks for a key. What was judged is kept, and the same command goes on."
             ) from error
+
+
+def _asked(request: urllib.request.Request) -> Any:
+    """Return what a server answers; one that is busy is asked again, with longer and longer pauses."""
+    for pause in (*PAUSES, None):
+        try:
+            with urllib.request.build_opener(_Stays).open(request, timeout=TIMEOUT) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            if pause is None or error.code not in _BUSY:
+                raise
+            time.sleep(pause)
 
 
 class ModelJudge:

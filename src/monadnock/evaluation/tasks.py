@@ -188,7 +188,7 @@ def _manager(bare: bool) -> Any:
         import lm_eval.models.huggingface  # noqa: F401
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise MonadnockError("Tasks need an extra: pip install 'monadnock[eval]'.") from error
+        raise MonadnockError("Tasks need an extra: pip install -e '.[eval]' in the clone.") from error
     return TaskManager(include_defaults=not bare)
 
 

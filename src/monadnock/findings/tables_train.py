@@ -10,7 +10,7 @@ HOW = (
     ("schedule", TEXT, "how the probability falls: step, epoch-before, epoch-after, exp or constant; null without"),
     ("p0", REAL, "probability at the beginning; null without"),
     ("scope", TEXT, "what is dropped: massive, all or others; null without"),
-    ("seed", INT, "of the adapter's start, the order of examples and the masks"),
+    ("seed", INT, "of the adapter's start, the order of examples, the masks, and which examples are held back"),
     ("data", TEXT, "the examples in words, with the first digits of their hash"),
 )
 
@@ -21,6 +21,7 @@ TRAINED: tuple[Table, ...] = (
         (
             *HOW,
             ("examples", INT, "that were trained on"),
+            ("too_long", INT, "examples left out, whose answer begins behind the last token that is used"),
             ("steps", INT, "of the optimizer"),
             ("epochs", REAL, "times that every example was seen"),
             ("trainable", INT, "parameters of the adapter"),

@@ -123,7 +123,8 @@ def _locate(model: str, revision: str | None) -> tuple[Source, str, dict[str, An
     name, _, tag = model.partition("@")
     looks_local = path.is_absolute() or model.startswith((".", "~")) or model.endswith(".gguf") or name.count("/") > 1
     if looks_local:
-        raise MonadnockError(f"{model} does not exist; give a model folder, a .gguf file or a hub id.")
+        behind = " The folder of an adapter behind + has to exist." if "+" in model else ""
+        raise MonadnockError(f"{model} does not exist; give a model folder, a .gguf file or a hub id.{behind}")
     if "/" not in name:
         raise MonadnockError(
             f"{model!r} is neither a folder, a .gguf file, a hub id (owner/name) nor a packaged model: "

@@ -16,7 +16,7 @@ _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 def check_installed() -> None:
     """Raise a `MonadnockError` unless peft is installed."""
     if importlib.util.find_spec("peft") is None:
-        raise MonadnockError("Adapters need an extra: pip install 'monadnock[train]'.")
+        raise MonadnockError("Adapters need an extra: pip install -e '.[train]' in the clone.")
 
 
 def peft() -> Any:

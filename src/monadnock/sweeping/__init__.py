@@ -2,6 +2,8 @@
 
 from monadnock.sweeping.recipe import SweepRecipe as SweepRecipe
 from monadnock.sweeping.recipe import read_recipe as read_recipe
+from monadnock.sweeping.running import SweepError as SweepError
+from monadnock.sweeping.running import folders as folders
 from monadnock.sweeping.running import sweep as sweep
 
-__all__ = ["SweepRecipe", "read_recipe", "sweep"]
+__all__ = ["SweepError", "SweepRecipe", "folders", "read_recipe", "sweep"]

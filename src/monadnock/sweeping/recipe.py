@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from monadnock.arguments import read_arguments
 from monadnock.errors import MonadnockError, nearest
 from monadnock.models import load
 
@@ -25,6 +26,14 @@ _HOMES = {
 LOADING = frozenset(inspect.signature(load).parameters) - {"model"}
 _HELD = frozenset({"tokenizer", "progress", "options", "force"})  # said elsewhere, or not in a file
 _MOST = 10_000  # cells
+_WRONG = {  # what pydantic finds, in words
+    "missing": "is missing",
+    "extra_forbidden": "is no key of a recipe",
+    "string_type": "is not a text",
+    "dict_type": "is not a list of names with values",
+    "list_type": "is not a list",
+    "model_type": "is not a list of names with values",
+}
 
 
 class SweepRecipe(BaseModel):
@@ -59,7 +68,15 @@ class SweepRecipe(BaseModel):
         return getattr(import_module(module), name)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Return the settings of every cell, in the order of the file; the last list changes first."""
+        """Return the settings of every cell, in the order of the file; the last list changes first.
+
+        Raises:
+            MonadnockError: on a verb that cannot be swept, or a setting of another type than its function takes.
+        """
+        return [read_arguments(self.function, read_arguments(load, cell)) for cell in self.written()]
+
+    def written(self) -> list[dict[str, Any]]:
+        """Return what `grid` does, with values as they are in the file."""
         return [
             self.settings | dict(zip(cell, values, strict=True))
             for cell in self.cells or [{}]
@@ -69,8 +86,9 @@ class SweepRecipe(BaseModel):
     def told(self) -> list[str]:
         """Return of every cell the settings that are not those of all cells, in words."""
         grid = self.grid()
-        shared = {name for name, value in self.settings.items() if all(each[name] == value for each in grid)}
-        return [", ".join(f"{name} {value}" for name, value in cell.items() if name not in shared) for cell in grid]
+        shared = {name for name in self.settings if all(each[name] == grid[0][name] for each in grid)}
+        told = [", ".join(f"{name} {value}" for name, value in cell.items() if name not in shared) for cell in grid]
+        return [each or "the settings alone" for each in told]
 
 
 def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> SweepRecipe:
@@ -91,20 +109,23 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> S
     """
     path, changes = Path(path), dict(changes or {})
     recipe = _parse(path)
+    known = _known(recipe)
     count = sum(math.prod(len(each) for each in cell.values() if isinstance(each, list)) for cell in recipe.cells)
     if count > _MOST:
         raise MonadnockError(f"{path} has {count} cells; at most {_MOST} can be run.")
-    _check_file(path, recipe)
-    known = _known(recipe)
     for name in itertools.chain(recipe.settings, *recipe.cells, changes):
         if name not in known:
             raise MonadnockError(
                 f"{path} or a change sets {name!r}, which {recipe.verb} has not: {nearest(name, known)}"
             )
+    _check_file(path, recipe)
     cells = [{name: value for name, value in cell.items() if name not in changes} for cell in recipe.cells]
     single = [cell for place, cell in enumerate(cells) if cell not in cells[:place]]
     changed = recipe.model_copy(update={"settings": recipe.settings | changes, "cells": single})
-    grid = changed.grid()
+    try:
+        grid = changed.grid()
+    except MonadnockError as error:
+        raise MonadnockError(f"{path}: {error}") from error
     if not grid:
         raise MonadnockError(f"{path} has 0 cells: a list without values stands for none.")
     if not all(cell.get("model") for cell in grid):
@@ -125,10 +146,9 @@ def _parse(path: Path) -> SweepRecipe:
         return SweepRecipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise MonadnockError(
-            f"Recipe {path} is not one: {where}: {first['msg']}; it has verb, about, settings and cells."
-        ) from error
+        where = " ".join(map(str, first["loc"])) or "the whole"
+        wrong = _WRONG.get(first["type"], "is no key, or what stands there is not right")
+        raise MonadnockError(f"Recipe {path}: {where} {wrong}; it has verb, about, settings and cells.") from error
 
 
 def _known(recipe: SweepRecipe) -> set[str]:
@@ -138,7 +158,7 @@ def _known(recipe: SweepRecipe) -> set[str]:
 
 def _check_file(path: Path, recipe: SweepRecipe) -> None:
     """Refuse what only the person who runs a recipe may ask for."""
-    for cell in recipe.grid():
+    for cell in recipe.written():
         if cell.get("trust_remote_code"):
             raise MonadnockError(
                 f"{path} asks for trust_remote_code, which a file may not; add --set trust_remote_code=true if you "

@@ -11,10 +11,22 @@ from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.preparing import model_slug, open_model
 from monadnock.sameness import check_same
-from monadnock.sweeping.recipe import LOADING, read_recipe
+from monadnock.sweeping.recipe import LOADING, SweepRecipe, read_recipe
 
 OUT = Path("monadnock-runs")
 SETTINGS = "sweep.json"  # of a scan, in its folder
+
+
+class SweepError(MonadnockError):
+    """Some cells of a sweep could not be run.
+
+    Attributes:
+        runs: what the others gave.
+    """
+
+    def __init__(self, told: str, runs: list[Run]):
+        super().__init__(told)
+        self.runs = runs
 
 
 def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progress: bool = True) -> list[Run]:
@@ -33,36 +45,56 @@ def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progr
         folders named after the models where there are several; by default in `monadnock-runs/NAME-OF-THE-RECIPE/MODEL`.
 
     Raises:
-        MonadnockError: on a recipe that is none, or after all cells if some could not be run.
+        MonadnockError: on a recipe that is none, or after all cells a `SweepError` if some could not be run.
 
     Example:
         >>> (run,) = sweep("recipes/macdrop_scope.yaml", changes={"model": "smollm2"})  # doctest: +SKIP
         >>> run.table("robustness")  # doctest: +SKIP
     """
     read = read_recipe(recipe, changes)
-    grid = read.grid()
-    names = _names(grid)
+    grid, outs = read.grid(), folders(recipe, read)
     runs: dict[Path, Run] = {}
     failed: list[str] = []
     opened = _Opened(progress)
-    for number, (cell, told) in enumerate(zip(grid, read.told(), strict=True), 1):
-        out = Path(cell.get("out") or OUT / Path(recipe).stem)
-        out = out / names[str(cell["model"])] if len(names) > 1 or not cell.get("out") else out
-        out = out / _slug(told) if read.verb == "scan" and len(grid) > len(names) else out
+    for number, (cell, told, out) in enumerate(zip(grid, read.told(), outs, strict=True), 1):
         if progress and sys.stderr.isatty():
             print(f"[{number}/{len(grid)}] {read.verb} {told}", file=sys.stderr)
         try:
             runs[out] = _run(read.verb, read.function, cell, out, opened, progress)
-        except Exception as error:  # a setting of a wrong type, or memory that is not enough, fails anyhow
+        except Exception as error:  # memory that is not enough, for one
             reason = str(error) if isinstance(error, MonadnockError) else f"{type(error).__name__}: {first_line(error)}"
             failed.append(f"cell {number} ({told}): {reason}")
-            print(f"monadnock: {failed[-1]}", file=sys.stderr)
+            if len(grid) > 1:
+                print(f"monadnock: {failed[-1]}", file=sys.stderr)
     if failed:
-        raise MonadnockError(
-            f"{len(failed)} of {len(grid)} cells could not be run, the first was {failed[0].rstrip('.')}; what the "
-            "others gave is kept, and the same command goes on."
+        first = "; see above" if len(grid) > 1 else f": {failed[0].rstrip('.')}"
+        kept = "what the others gave is kept, and " if runs else ""
+        raise SweepError(
+            f"{len(failed)} of {len(grid)} cells could not be run{first}. When that is mended, {kept}the same command "
+            "goes on.",
+            list(runs.values()),
         )
     return list(runs.values())
+
+
+def folders(recipe: str | Path, read: SweepRecipe) -> list[Path]:
+    """Return the folder of every cell's run.
+
+    Args:
+        recipe: the file, whose name is that of a folder where `out` is not set.
+        read: what it says.
+
+    Raises:
+        MonadnockError: if two models would be in one folder.
+    """
+    grid = read.grid()
+    names = _names(grid)
+    found = []
+    for cell, told in zip(grid, read.told(), strict=True):
+        out = Path(cell.get("out") or OUT / Path(recipe).stem)
+        out = out / names[str(cell["model"])] if len(names) > 1 or not cell.get("out") else out
+        found.append(out / _slug(told) if read.verb == "scan" and len(grid) > len(names) else out)
+    return found
 
 
 def _names(grid: list[dict[str, Any]]) -> dict[str, str]:

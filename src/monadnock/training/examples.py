@@ -43,6 +43,8 @@ def read_examples(data: str | Path) -> Examples:
     Raises:
         MonadnockError: if it cannot be read, has no examples, or one that is in neither form.
     """
+    if not str(data):
+        raise MonadnockError("No examples were named; give a .json or .jsonl file, or a data set.")
     path = Path(data)
     if path.suffix.lower() in (".json", ".jsonl") or path.exists():
         rows, source = read_rows(path, "examples"), path.name
@@ -58,7 +60,9 @@ def _read_dataset(name: str) -> Iterable[Any]:
     try:
         import datasets  # pyrefly: ignore[missing-import]
     except ImportError as error:
-        raise MonadnockError("Data sets need an extra: pip install 'monadnock[data]', or give a file.") from error
+        raise MonadnockError(
+            "Data sets need an extra: pip install -e '.[data]' in the clone, or give a file."
+        ) from error
     path, config, split = [*name.split(":"), "", ""][:3]
     try:
         return list(datasets.load_dataset(path, config or None, split=split or "train"))
@@ -78,19 +82,23 @@ def _conversation(row: Any, where: str) -> list[Message]:
             isinstance(each, dict) and each.get("role") in ROLES and isinstance(each.get("content"), str)
             for each in messages
         )
+        if good and messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
+            raise MonadnockError(f"{where} ends with an empty answer, of which nothing can be learned.")
         if not good or not messages or messages[-1]["role"] != "assistant":
             raise MonadnockError(
                 f"{where} has messages that are not role ({', '.join(ROLES)}) and content, or do not end with the "
                 "assistant's."
             )
         return [{"role": each["role"], "content": each["content"]} for each in messages]
+    if isinstance(row, dict) and isinstance(row.get("output"), str) and not row["output"].strip():
+        raise MonadnockError(f"{where} has an empty output, of which nothing can be learned.")
     keys = ("instruction", "input", "output", "system")
     if (
         not isinstance(row, dict)
         or not all(isinstance(row.get(key) or "", str) for key in keys)
         or not row.get("output")
     ):
-        found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        found = ", ".join(map(str, row)) or "nothing" if isinstance(row, dict) else type(row).__name__
         raise MonadnockError(f"{where} has {found}; it takes instruction, output and maybe input, or messages.")
     asked = "\n\n".join(part for part in (row.get("instruction"), row.get("input")) if part)
     if not asked:

@@ -1,5 +1,6 @@
 """Fine-tune adapters (LoRA, DoRA) on instruction data, with or without MacDrop, and write what comes out into a run."""
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from typing import Any
 
 import torch
 
+from monadnock.arguments import checked
 from monadnock.errors import MonadnockError, nearest
+from monadnock.evaluation import Tasks
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.models.tuned import check_installed
@@ -27,6 +30,7 @@ LENGTH, VALIDATION = 512, 0.05  # tokens of an example, share held back (oh2024,
 SHOWN = ("epochs", "rate", "batch", "accumulation", "rank")  # in a name, where they are not the usual ones
 
 
+@checked
 def finetune(
     model: Any,
     tokenizer: Any = None,
@@ -81,7 +85,8 @@ def finetune(
         rank: of the adapter, of all linear layers but the unembedding; its alpha is the same.
         length: tokens after which an example is cut off.
         validation: share of the examples that is held back, at least one.
-        seed: of the adapter's start, the order of examples and the masks.
+        seed: of the adapter's start, the order of examples, the masks, and which examples are held back: fine-tunings
+            of several seeds have losses on other examples.
         progress: show a progress bar when the output is a terminal.
         **options: dtype, device, device_map, revision, trust_remote_code, see `load`.
 
@@ -101,26 +106,31 @@ def finetune(
     callback = None
     if macdrop:
         callback = MacDropCallback("auto", p0=p0, schedule=schedule, scope=scope, k=k, alpha=alpha, seed=seed)
-    if not 0 < validation < 1 or length < 8 or any(count < 1 for count in zeroed):
-        raise MonadnockError(
-            f"A validation share of {validation}, {length} tokens and {list(zeroed)} zeroed rows were asked; give a "
-            "share between 0 and 1, 8 tokens or more, and at least 1 row."
-        )
+        if method == "dora" and callback.schedule.probability(1, 2, 1, 1) == 1:
+            raise MonadnockError(
+                f"{schedule} at p0 = 1 drops whole rows, and DoRA divides by their norm; take a lower p0."
+            )
+    if not 0 < validation < 1:
+        raise MonadnockError(f"A share of {validation} was to be held back; give one between 0 and 1.")
+    if length < 8:
+        raise MonadnockError(f"Examples of {length} tokens were asked; give at least 8.")
+    if any(count < 1 for count in zeroed):
+        raise MonadnockError(f"{min(zeroed)} zeroed rows were asked; give at least 1, no row is measured anyhow.")
     check_installed()
     examples = read_examples(data)
+    asked = Tasks(list(tasks), limit=limit, context=context) if evaluate and tasks else None
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
     held, trained = _split(adapter, examples, validation, length, seed)
+    unused = len(examples.conversations) - len(trained) - sum(len(batch["labels"]) for batch in held)
     run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=1024)
     check_weights(run, adapter)
     if callback is not None:
         callback.take_aims(run)
     work = _Work(adapter, run, recipe, callback, method, examples.label, (length, validation))
-    robustness = (
-        Robustness(adapter, run, zeroed, held, tasks, limit, context) if evaluate else None
-    )  # refuses before it trains
+    robustness = Robustness(adapter, run, zeroed, held, asked) if evaluate else None  # refuses before it trains
     with bar(work.name, work.steps(len(trained)), progress) as step:
-        work.train(trained, held, step)
+        work.train(trained, held, unused, step)
     if robustness:
         with bar("robustness", robustness.steps, progress) as step:
             robustness.measure(work.about, work.folder, work.part, step)
@@ -190,14 +200,20 @@ class _Work:
         """How many steps of the optimizer it takes."""
         return self.recipe.steps(examples)
 
-    def train(self, trained: list[Encoded], held: list[dict[str, torch.Tensor]], step: Any) -> None:
+    def train(self, trained: list[Encoded], held: list[dict[str, torch.Tensor]], unused: int, step: Any) -> None:
         """Train the adapter and write both tables, unless the run has it."""
         if self.run.has("finetunings", self.part) and (self.folder / "adapter_config.json").is_file():
             return
         with evaluating(self.adapter.model):
             before = answer_loss(self.adapter.model, held)
         work = self.run.path / "adapters" / f".{self.part}"
-        fitted = fit(self.adapter, trained, self.recipe, self.callback, work, held, step)
+        try:
+            fitted = fit(self.adapter, trained, self.recipe, self.callback, work, held, step)
+        except BaseException:
+            for empty in (work, work.parent):  # of a training that was refused; checkpoints stay
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
+            raise
         shutil.rmtree(self.folder, ignore_errors=True)
         (work / "adapter").rename(self.folder)
         shutil.rmtree(work, ignore_errors=True)
@@ -207,7 +223,7 @@ class _Work:
             for row in fitted.steps
         ]
         self.run.add("finetuning_steps", self.part, rows)
-        row = {"examples": len(trained), "steps": len(rows), "epochs": float(self.recipe.epochs)}
+        row = {"examples": len(trained), "too_long": unused, "steps": len(rows), "epochs": float(self.recipe.epochs)}
         row |= {"trainable": fitted.trainable, "before": before, "after": fitted.after}
         self.run.add("finetunings", self.part, [self.about | row | {"adapter": f"adapters/{self.part}"}])
 

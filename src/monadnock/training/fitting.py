@@ -121,7 +121,7 @@ def fit(
                 gradient_accumulation_steps=recipe.accumulation,
                 learning_rate=recipe.rate,
                 num_train_epochs=recipe.epochs,
-                warmup_steps=WARMUP,
+                warmup_steps=WARMUP if total > 1 else 0,  # its first step has rate 0
                 logging_steps=1,
                 logging_nan_inf_filter=False,  # else a loss of NaN is logged as 0
                 save_steps=max(1, math.ceil(total / SAVES)),

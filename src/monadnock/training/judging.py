@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from monadnock.arguments import checked
 from monadnock.data.chat import chat_ids
 from monadnock.errors import MonadnockError
 from monadnock.evaluation.generation import go_on
@@ -23,6 +24,7 @@ TOKENS = 512
 _FULL = "not judged: the question fills the model's context, which left no room for an answer"
 
 
+@checked
 def judge(
     model: Any,
     tokenizer: Any = None,
@@ -68,6 +70,8 @@ def judge(
     asked = read_questions(questions, limit)
     path, known = known_run(model, out)
     judged_by = _judge(by, judge_model, progress, options)
+    if isinstance(judged_by, ServerJudge):
+        judged_by(judging_prompt("Say yes.", "Yes."))  # one that is down is told before anything is answered
     adapter = open_model(model, tokenizer, progress=progress, **options)
     run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=1024)
     check_weights(run, adapter)
@@ -84,10 +88,14 @@ def judge(
 def _judge(by: str | Judge, model: str, progress: bool, options: dict[str, Any]) -> Judge:
     if not isinstance(by, str):
         return by
+    if not by:
+        raise MonadnockError("No judge was named; give the address of a server (http://...), or a model.")
     if by.startswith(("http://", "https://")):
         if not model:
             raise MonadnockError("A server may have several models; name the one that judges, with --judge-model.")
         return ServerJudge(by, model)
+    if ":" in by and not Path(by).exists():
+        raise MonadnockError(f"{by} was given as judge; the address of a server begins with http:// or https://.")
     return ModelJudge(open_model(by, progress=progress, **options))
 
 

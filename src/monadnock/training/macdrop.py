@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from transformers import TrainerCallback
 
+from monadnock.arguments import checked
 from monadnock.attacking.targets import Aim, check_tables
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
@@ -55,6 +56,7 @@ class MacDropCallback(TrainerCallback):
         >>> trainer.train()  # doctest: +SKIP
     """
 
+    @checked
     def __init__(
         self,
         targets: Targets = "auto",

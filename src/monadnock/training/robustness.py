@@ -36,9 +36,7 @@ class Robustness:
         run: with the table massive_weights.
         zeroed: how many rows, besides none.
         held: batches of the examples that were held back.
-        tasks: of lm-eval, by name.
-        limit: examples of each task.
-        context: tokens of a task's prompt and answer; by default as many as the model sees.
+        tasks: of lm-eval, if any.
     """
 
     def __init__(
@@ -47,16 +45,13 @@ class Robustness:
         run: Run,
         zeroed: Sequence[int],
         held: Sequence[dict[str, torch.Tensor]],
-        tasks: Sequence[str] = (),
-        limit: int | None = None,
-        context: int | None = None,
+        tasks: Tasks | None = None,
     ):
-        self.adapter, self.run, self.held = adapter, run, held
+        self.adapter, self.run, self.held, self.tasks = adapter, run, held, tasks
         self.counts = (0, *sorted(set(zeroed)))
         (self.aim,) = aims_of(run, max(self.counts))
         length = min(LENGTH, adapter.context_length or LENGTH)
         self.windows = text_windows(adapter, tokens=TOKENS, length=length, bos=None)
-        self.tasks = Tasks(list(tasks), limit=limit, context=context) if tasks else None
 
     @property
     def steps(self) -> int:

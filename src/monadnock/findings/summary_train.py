@@ -1,0 +1,47 @@
+"""Fine-tunings, and what zeroed rows leave of them, in sentences."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from monadnock.findings.manifest import Manifest
+from monadnock.findings.words import listed, number
+
+Tables = Mapping[str, pl.DataFrame]
+
+_SEED = r",? ?seed \d+$"  # at the end of a fine-tuning's name
+
+
+def finetuning(_manifest: Manifest, tables: Tables) -> str:
+    """Say what training gave, seeds taken together."""
+    table = _grouped(tables["finetunings"])
+    told = []
+    for (kind,), rows in table.group_by("kind", maintain_order=True):
+        before, after = (_mean(rows[name]) for name in ("before", "after"))
+        seeds = f" (mean of {rows.height} seeds)" if rows.height > 1 else ""
+        told.append(f"{kind} from {before} to {after}{seeds}")
+    return f"the loss of answers that were held back goes with {listed(told)}." if told else ""
+
+
+def robustness(_manifest: Manifest, tables: Tables) -> str:
+    """Say what perplexity is left when most massive rows are set to zero, after merging."""
+    table = tables["robustness"].filter(pl.col("metric") == "perplexity", pl.col("value").is_finite())
+    table = _grouped(table.filter(pl.col("order") == "merged"))
+    if table.is_empty():
+        return ""
+    most = max(table["zeroed"].to_list())
+    table = table.filter(pl.col("zeroed") == most)
+    told = [f"{_mean(rows['value'])} with {kind}" for (kind,), rows in table.group_by("kind", maintain_order=True)]
+    base = _mean(table["base"])
+    return f"with {most} massive rows set to zero, perplexity is {base} without adapter, {listed(told)}."
+
+
+def _grouped(table: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with the fine-tuning's name without its seed, in the column kind."""
+    kind = pl.col("name").str.replace(_SEED, "")
+    return table.with_columns(kind=kind)
+
+
+def _mean(values: pl.Series) -> str:
+    found = values.to_list()
+    return number(sum(found) / len(found))
