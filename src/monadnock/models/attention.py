@@ -165,7 +165,8 @@ def observed_attention(
         key: [1, kv_head, seq, d_head].
         value: [1, kv_head, seq, d_head].
         attention_mask: the mask that `_lazy_mask` made.
-        **kwargs: what the family passes to its eager function (scaling, softcap, s_aux, ...).
+        **kwargs: what the family passes to its eager function (scaling, softcap, s_aux, ...); of `output_scale`,
+            [1, seq, head, ...], which attention variants pass, each block gets the part of its queries.
 
     Returns:
         The attention output [1, seq, head, d_head], and None in place of the probabilities.
@@ -179,10 +180,12 @@ def observed_attention(
     owner = _Ungrouped(module)
     rows = block_rows(heads, size, query.device)
     num_queries = attention_mask.num_queries(rows).to(query.device)
+    whole = kwargs.pop("output_scale", None)
     outputs = []
     for start in reversed(range(0, size, rows)):  # the largest block first: the others fit into the memory it leaves
         stop = min(start + rows, size)
         first = attention_mask.first_key(start, stop)
+        scale = {} if whole is None else {"output_scale": whole[:, start:stop]}
         output, probs = eager(
             owner,
             query[:, :, start:stop],
@@ -190,6 +193,7 @@ def observed_attention(
             value[:, :, first:stop],
             attention_mask.block(start, stop, first).to(query.device),
             **kwargs,
+            **scale,
         )
         outputs.append(output)
         if watch is not None:
