@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from monadnock.models import variants
+
 _TOKENS = {"vocab_size": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _LLAMA = {
     "hidden_size": 32,
@@ -24,6 +26,7 @@ _GEMMA = _LLAMA | {"head_dim": 16}
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 
+variants.register()
 _TINY: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "mistral": _LLAMA | _SLIDING,
@@ -40,6 +43,7 @@ _TINY: dict[str, dict[str, Any]] = {
     "phi": _LLAMA | {"partial_rotary_factor": 0.5},
     "phi3": _LLAMA | _SLIDING,
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
+    "monadnock_gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
     "opt": {
         "hidden_size": 32,
         "ffn_dim": 48,
@@ -57,6 +61,7 @@ _TINY: dict[str, dict[str, Any]] = {
         "rotary_pct": 0.5,
     },
     "falcon": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_hidden_size": 48},
+    "monadnock_llama": _LLAMA,
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 256},
     "olmo2": _LLAMA,
     "gpt_oss": _GEMMA

@@ -1,5 +1,6 @@
 """The models that the tests of this folder run over: every registered family, and kinds within a family."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -81,7 +82,7 @@ def record(adapter: Adapter, ids: Tensor, *streams: Stream) -> tuple[dict[Site, 
         def watch(batch: Any) -> None:
             if isinstance(batch, AttentionBlock):
                 probs, counts = batch.probs.clone(), batch.num_queries.clone()
-                seen[site].append(AttentionBlock(probs, batch.first_query, batch.first_key, counts))
+                seen[site].append(dataclasses.replace(batch, probs=probs, num_queries=counts))
             elif isinstance(batch, HeadStates):
                 seen[site].append(batch)
             else:

@@ -48,7 +48,8 @@ def test_what_is_never_read_is_listed(name, ignored):
 
 
 def test_every_family_has_a_published_checkpoint():
-    assert {settings["model_type"] for settings in PUBLISHED.values()} == set(families())
+    own = {"monadnock_gpt2", "monadnock_llama"}  # made by `monadnock pretrain`
+    assert {settings["model_type"] for settings in PUBLISHED.values()} == set(families()) - own
 
 
 @pytest.mark.parametrize("model_type", families())

@@ -24,12 +24,15 @@ class AttentionBlock:
         first_query: position of the first query.
         first_key: position of the first key.
         num_queries: how many queries of the whole window see each key, [seq].
+        gate: what an attention variant multiplies the output of each query with, in the mean over the head's
+            dimensions, [head, query]; None where it does not.
     """
 
     probs: Tensor
     first_query: int
     first_key: int
     num_queries: Tensor
+    gate: Tensor | None = None
 
 
 # attention module -> what to show its blocks to
@@ -155,6 +158,7 @@ def observed_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: BlockMask,
+    output_scale: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Compute attention block by block with the family's eager function, and show each block to the watcher.
@@ -165,6 +169,7 @@ def observed_attention(
         key: [1, kv_head, seq, d_head].
         value: [1, kv_head, seq, d_head].
         attention_mask: the mask that `_lazy_mask` made.
+        output_scale: what attention variants multiply the output with, [1, seq, head, 1 or d_head].
         **kwargs: what the family passes to its eager function (scaling, softcap, s_aux, ...).
 
     Returns:
@@ -179,6 +184,7 @@ def observed_attention(
     owner = _Ungrouped(module)
     rows = block_rows(heads, size, query.device)
     num_queries = attention_mask.num_queries(rows).to(query.device)
+    gate = None if output_scale is None else output_scale[0].mean(-1).t()  # [head, seq]
     outputs = []
     for start in reversed(range(0, size, rows)):  # the largest block first: the others fit into the memory it leaves
         stop = min(start + rows, size)
@@ -193,10 +199,10 @@ def observed_attention(
         )
         outputs.append(output)
         if watch is not None:
-            watch(AttentionBlock(probs[0], start, first, num_queries))
+            watch(AttentionBlock(probs[0], start, first, num_queries, None if gate is None else gate[:, start:stop]))
     joined = torch.cat(outputs[::-1], dim=1)
     if module in passed:
         scale = kwargs.get("scaling")
         scale = query.shape[-1] ** -0.5 if scale is None else scale  # as transformers' eager functions do
         passed[module] = Passed(query[0], own_key, own_value, joined, scale, num_queries)
-    return joined, None
+    return joined if output_scale is None else joined * output_scale, None

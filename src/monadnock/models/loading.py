@@ -12,6 +12,7 @@ import gguf
 import torch
 
 from monadnock.errors import MonadnockError, first_line, nearest
+from monadnock.models import variants
 from monadnock.models.adapter import Adapter, Source
 from monadnock.models.config_check import find_family
 from monadnock.models.gguf_file import read_once
@@ -66,6 +67,7 @@ def load(
     with reading, _told_in_one_sentence(source), quiet():
         import transformers
 
+        variants.register()
         if "gguf_file" in options:
             _check_gguf(Path(place) / options["gguf_file"])
         config = transformers.AutoConfig.from_pretrained(place, **options)

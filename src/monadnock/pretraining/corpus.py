@@ -1,0 +1,96 @@
+"""Text as memory-mapped tokens: written once, read window by window in a seeded order."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from monadnock.errors import MonadnockError
+
+_TOKENS, _FACTS = "tokens.npy", "tokens.json"
+_CHARACTERS = 2**20  # of text that is tokenised at a time
+
+
+def write_tokens(texts: Iterable[str], tokenizer: Any, folder: Path, about: dict[str, Any]) -> Path:
+    """Tokenise texts, one behind another with EOS between them, into a file of `folder`; again does nothing.
+
+    Args:
+        texts: documents.
+        tokenizer: a transformers tokenizer.
+        folder: where the file goes.
+        about: what the tokens depend on; with other facts there is another file.
+
+    Returns:
+        The folder with the tokens, as uint16 or uint32, and their number.
+
+    Raises:
+        MonadnockError: if it cannot be written.
+    """
+    told = json.dumps(about, sort_keys=True)
+    place = folder / hashlib.sha256(told.encode()).hexdigest()[:16]
+    if (place / _FACTS).is_file():
+        return place
+    kind = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    count = 0
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / _TOKENS).open("wb") as file:
+            for ids in _ids(texts, tokenizer):
+                file.write(np.asarray(ids, kind).tobytes())
+                count += len(ids)
+        facts = {"count": count, "dtype": np.dtype(kind).name, "about": about}
+        (place / _FACTS).write_text(json.dumps(facts), encoding="utf-8")  # last: a file without facts is not whole
+    except OSError as error:
+        raise MonadnockError(f"Tokens could not be written to {place}: {error.strerror}.") from error
+    return place
+
+
+def _ids(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for text in texts:
+        for start in range(0, len(text), _CHARACTERS):
+            yield tokenizer(text[start : start + _CHARACTERS], add_special_tokens=False)["input_ids"]
+        yield end
+
+
+class Corpus(Dataset):
+    """Windows of memory-mapped tokens, without overlap.
+
+    Args:
+        folder: of `write_tokens`.
+        length: tokens of a window.
+        part: (start, stop), shares of the tokens, so that a part can be held back.
+        bos: a token in front of every window, or None.
+
+    Raises:
+        MonadnockError: if there is no window, or the file is not what it says.
+    """
+
+    def __init__(self, folder: Path, length: int, *, part: tuple[float, float] = (0, 1), bos: int | None = None):
+        try:
+            facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+            whole = np.memmap(folder / _TOKENS, dtype=facts["dtype"], mode="r", shape=(facts["count"],))
+        except (OSError, ValueError, KeyError) as error:
+            raise MonadnockError(f"{folder} holds no tokens that can be read ({error}); remove it.") from error
+        self._tokens = whole[int(part[0] * len(whole)) : int(part[1] * len(whole))]
+        self.length, self.bos = length, bos
+        self._own = length - (bos is not None)
+        if len(self) < 1:
+            raise MonadnockError(
+                f"{len(self._tokens)} tokens are too few for a window of {length}; give more text, or shorter windows."
+            )
+
+    def __len__(self) -> int:
+        return len(self._tokens) // self._own
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return one window: `input_ids` and `labels`, [length]."""
+        own = torch.from_numpy(self._tokens[index * self._own : (index + 1) * self._own].astype(np.int64))
+        ids = own if self.bos is None else torch.cat([torch.tensor([self.bos]), own])
+        return {"input_ids": ids, "labels": ids.clone()}
