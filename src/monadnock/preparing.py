@@ -1,6 +1,7 @@
 """From what a user gives to what a verb needs: the model, the windows of the text, and the facts for the manifest."""
 
 import platform
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -131,7 +134,7 @@ def text_facts(adapter: Adapter, windows: Windows, start: int) -> TextFacts:
         length=windows.ids.shape[1],
         bos=windows.bos,
         start_token_id=start,
-        start_token=adapter.tokenizer.decode([start]),
+        start_token=str(start) if adapter.tokenizer is None else adapter.tokenizer.decode([start]),
         token_hash=windows.token_hash,
         seed=windows.seed,
     )
@@ -169,3 +172,15 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Give the random state of Python, numpy and torch back, which transformers' `set_seed` moves."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

@@ -396,7 +396,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, task_file: str, words: T
 def test_without_lm_eval_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, task_file: str) -> None:
     monkeypatch.setattr(module, "_manager", module._manager.__wrapped__)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(MonadnockError, match=r"pip install 'monadnock\[eval\]'"):
+    with pytest.raises(MonadnockError, match=r"pip install -e '\.\[eval\]'"):
         Tasks([task_file])
 
 

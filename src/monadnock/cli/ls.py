@@ -1,4 +1,4 @@
-"""`monadnock ls`: what there is to name: models, families, probes, tables, modes of attack, the catalogue."""
+"""`monadnock ls`: what there is to name: models, families, probes, variants, tables, modes of attack, the catalogue."""
 
 from typing import Annotated
 
@@ -24,6 +24,12 @@ def _probes() -> list[tuple[str, str]]:
     from monadnock.probes.base import probe_names, resolve_probes
 
     return [(name, "fills " + ", ".join(resolve_probes([name])[0].tables)) for name in probe_names()]
+
+
+def _variants() -> list[tuple[str, str]]:
+    from monadnock.models.variants import VARIANTS
+
+    return list(VARIANTS.items())
 
 
 def _tables() -> list[tuple[str, str]]:
@@ -52,14 +58,17 @@ KINDS = {
     "models": _models,
     "families": _families,
     "probes": _probes,
+    "variants": _variants,
     "tables": _tables,
     "modes": _modes,
     "catalogue": _catalogue,
 }
 
 
-def command(what: Annotated[str, typer.Argument(help="models, families, probes, tables, modes or catalogue")]) -> None:
-    """List the packaged models, the families, the probes, the tables, the modes of attack, or the catalogue."""
+def command(
+    what: Annotated[str, typer.Argument(help="models, families, probes, variants, tables, modes or catalogue")],
+) -> None:
+    """List what there is to name: models, families, probes, attention variants, tables, modes of attack, catalogue."""
     if what not in KINDS:
         raise MonadnockError(f"There is no list of {what!r}: {nearest(what, KINDS)}")
     lines = KINDS[what]()

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from monadnock.cli import finetune
+from monadnock.cli import finetune, pretrain
 from monadnock.cli.console import INTERRUPTED, Told, complain, near
 from monadnock.errors import MonadnockError
 from monadnock.findings import Run
@@ -45,10 +45,12 @@ def command(
 
 
 def tell(runs: list[Run]) -> None:
-    """Print where the runs are, and of fine-tunings what came out."""
+    """Print where the runs are, and of trainings what came out."""
     for run in runs:
         if "finetunings" in run.heights():
             finetune.tell(run)
+        if "pretrainings" in run.heights():
+            pretrain.tell(run)
         print(f"Run:    {near(run.path)}")
         print(f"Report: {near(run.report())}")
 

@@ -76,7 +76,11 @@ class Backcopy(Dataset):
         chain[:, 0] = (random[:, 0] * self.tokens).long()
         for at in range(1, self.length):
             last = chain[:, at - 1]
-            drawn = torch.searchsorted(self._sums[last], random[:, at : at + 1]).flatten().clamp(max=self.tokens - 1)
+            drawn = (
+                torch.searchsorted(self._sums[last], random[:, at : at + 1].contiguous())
+                .flatten()
+                .clamp(max=self.tokens - 1)
+            )
             copied = chain[:, at - 2] if at > 1 else drawn
             chain[:, at] = torch.where(last < self.triggers, copied, drawn)
         ids = torch.cat([torch.full((len(places), 1), BOS), chain + 1], dim=1)

@@ -35,6 +35,7 @@ from monadnock.report import (
     charts_massive,
     charts_patterns,
     charts_prescribe,
+    charts_pretrain,
     charts_readings,
     charts_rotary,
     charts_router,
@@ -82,6 +83,7 @@ SECTIONS: tuple[Section, ...] = (
     *charts_compress.SECTIONS,
     *charts_prescribe.SECTIONS,
     *charts_train.SECTIONS,
+    *charts_pretrain.SECTIONS,
     *charts_judged.SECTIONS,
 )
 

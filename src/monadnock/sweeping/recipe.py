@@ -20,6 +20,7 @@ _HOMES = {
     "compress": ("monadnock.compression.measuring", "compress"),
     "explain": ("monadnock.explaining", "explain"),
     "finetune": ("monadnock.training", "finetune"),
+    "pretrain": ("monadnock.pretraining", "pretrain"),
     "scan": ("monadnock.scanning", "scan"),
     "sensitivity": ("monadnock.sensitivity", "measure"),
 }
@@ -40,9 +41,9 @@ class SweepRecipe(BaseModel):
     """One verb over a grid of settings, read from YAML with `read_recipe`.
 
     Attributes:
-        verb: attack, compress, explain, finetune, scan or sensitivity.
+        verb: attack, compress, explain, finetune, pretrain, scan or sensitivity.
         about: what it is for, in a sentence.
-        settings: what all cells have: `model`, `out`, and any argument of the verb's function.
+        settings: what all cells have: `model` (pretrain has none), `out`, and any argument of the verb's function.
         cells: each gives further settings; where one is a list, the cell stands for one cell for each value, and two
             lists for all pairs. Without cells there is one, of the settings alone.
 
@@ -67,13 +68,19 @@ class SweepRecipe(BaseModel):
         module, name = _HOMES[self.verb]
         return getattr(import_module(module), name)
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the verb is about a model that is there already."""
+        return "model" in inspect.signature(self.function).parameters
+
     def grid(self) -> list[dict[str, Any]]:
         """Return the settings of every cell, in the order of the file; the last list changes first.
 
         Raises:
             MonadnockError: on a verb that cannot be swept, or a setting of another type than its function takes.
         """
-        return [read_arguments(self.function, read_arguments(load, cell)) for cell in self.written()]
+        cells = [read_arguments(load, cell) for cell in self.written()] if self.has_model else self.written()
+        return [read_arguments(self.function, cell) for cell in cells]
 
     def written(self) -> list[dict[str, Any]]:
         """Return what `grid` does, with values as they are in the file."""
@@ -128,7 +135,7 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> S
         raise MonadnockError(f"{path}: {error}") from error
     if not grid:
         raise MonadnockError(f"{path} has 0 cells: a list without values stands for none.")
-    if not all(cell.get("model") for cell in grid):
+    if changed.has_model and not all(cell.get("model") for cell in grid):
         raise MonadnockError(f"{path} names no model; add one to its settings, or --set model=NAME.")
     for name, each in inspect.signature(recipe.function).parameters.items():
         if name in known and each.default is each.empty and not all(name in cell for cell in grid):
@@ -153,7 +160,7 @@ def _parse(path: Path) -> SweepRecipe:
 
 def _known(recipe: SweepRecipe) -> set[str]:
     """Return the settings that a verb has: what its function takes, and how its model is loaded."""
-    return set(inspect.signature(recipe.function).parameters) - _HELD | LOADING
+    return set(inspect.signature(recipe.function).parameters) - _HELD | (LOADING if recipe.has_model else set())
 
 
 def _check_file(path: Path, recipe: SweepRecipe) -> None:

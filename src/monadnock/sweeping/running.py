@@ -60,7 +60,7 @@ def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progr
         if progress and sys.stderr.isatty():
             print(f"[{number}/{len(grid)}] {read.verb} {told}", file=sys.stderr)
         try:
-            runs[out] = _run(read.verb, read.function, cell, out, opened, progress)
+            runs[out] = _run(read, cell, out, opened, progress)
         except Exception as error:  # memory that is not enough, for one
             reason = str(error) if isinstance(error, MonadnockError) else f"{type(error).__name__}: {first_line(error)}"
             failed.append(f"cell {number} ({told}): {reason}")
@@ -88,6 +88,8 @@ def folders(recipe: str | Path, read: SweepRecipe) -> list[Path]:
         MonadnockError: if two models would be in one folder.
     """
     grid = read.grid()
+    if not read.has_model:
+        return [Path(cell.get("out") or OUT / Path(recipe).stem) for cell in grid]
     names = _names(grid)
     found = []
     for cell, told in zip(grid, read.told(), strict=True):
@@ -108,11 +110,14 @@ def _names(grid: list[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def _run(verb: str, function: Any, cell: dict[str, Any], out: Path, opened: "_Opened", progress: bool) -> Run:
+def _run(read: SweepRecipe, cell: dict[str, Any], out: Path, opened: "_Opened", progress: bool) -> Run:
+    function = read.function
+    if not read.has_model:
+        return function(**{name: value for name, value in cell.items() if name != "out"}, out=out, progress=progress)
     loading = {name: cell[name] for name in cell.keys() & LOADING}
     settings = {name: cell[name] for name in cell.keys() - LOADING - {"model", "out"}}
     adapter = opened.adapter(cell["model"], loading)
-    if verb != "scan":
+    if read.verb != "scan":
         return function(adapter, out=out, progress=progress, **settings)
     told = json.dumps(settings, sort_keys=True, default=str)
     note = out / SETTINGS

@@ -143,7 +143,7 @@ def fit(
                 callbacks=[Steps(), *([callback] if callback else [])],
             )
             trainer.remove_callback(PrinterCallback)
-            last = _last_checkpoint(work, ("trainer_state.json", *([_HISTORY] if callback else [])))
+            last = last_checkpoint(work, ("trainer_state.json", *([_HISTORY] if callback else [])))
             if callback and last:
                 callback.history = [tuple(each) for each in json.loads((last / _HISTORY).read_text(encoding="utf-8"))]
             for path in work.glob("checkpoint-*"):
@@ -153,7 +153,7 @@ def fit(
             tuned.save_pretrained(work / "adapter", save_embedding_layers=False)
             with evaluating(tuned):
                 after = answer_loss(tuned, held)
-            _check_finite(trainer.state.log_history, after)
+            check_finite(trainer.state.log_history, after)
             trainable = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
     finally:
         if callback:
@@ -169,15 +169,23 @@ def fit(
     return Fitted(rows, trainable, after)
 
 
-def _check_finite(logged: list[dict[str, Any]], after: float) -> None:
-    """Refuse a training that went to NaN or infinity, and say where."""
+def check_finite(logged: list[dict[str, Any]], after: float = 0.0) -> None:
+    """Refuse a training that went to NaN or infinity, and say where.
+
+    Args:
+        logged: rows with step and loss.
+        after: the loss held back.
+
+    Raises:
+        MonadnockError: if a loss is no number.
+    """
     bad = next((row["step"] for row in logged if "loss" in row and not math.isfinite(row["loss"])), None)
     if bad is not None or not math.isfinite(after):
         where = f"the loss of step {bad}" if bad is not None else "the loss held back"
         raise MonadnockError(f"The training diverged: {where} is NaN or infinite; take a lower rate.")
 
 
-def _last_checkpoint(work: Path, needed: Sequence[str]) -> Path | None:
+def last_checkpoint(work: Path, needed: Sequence[str]) -> Path | None:
     """Return the last checkpoint in which these files are whole."""
     whole = [path for path in work.glob("checkpoint-*") if all(_readable(path / name) for name in needed)]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-VARIANTS = (
-    "default",
-    "fixed_bias",
-    "context_bias",
-    "attention_bias",
-    "context_scale",
-    "sigmoid",
-    "learned_sink",
-    "gate",
-    "softmax_plus_one",
-)
+VARIANTS = {
+    "default": "softmax(QK)V",
+    "fixed_bias": "a vector v' of each head is added to what it reads",
+    "context_bias": "v' is added times the probability of a key k'; the softmax over tokens is without it (an2025)",
+    "attention_bias": "one more key k' with a value v', which every query sees (an2025)",
+    "context_scale": "what a head reads is scaled by 2 sigmoid(Linear(x)), a number for each head and query (an2025)",
+    "sigmoid": "sigmoid(QK - log T)V, each key on its own (an2025, appendix D.1)",
+    "learned_sink": "one more logit of each head, that is no token (gpt-oss)",
+    "gate": "what a head reads is multiplied by sigmoid(Linear(x)), element by element (Qwen3-Next)",
+    "softmax_plus_one": "one more logit, that is no token and always 0",
+}
 _KEYED = ("context_bias", "attention_bias")
 
 

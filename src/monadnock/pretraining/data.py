@@ -1,0 +1,106 @@
+"""The data of a recipe: sequences to train on and sequences held back, with the tokenizer that goes with them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from monadnock.data.text import read_dataset, read_text
+from monadnock.errors import MonadnockError
+from monadnock.evaluation.questions import digits
+from monadnock.pretraining.backcopy import Backcopy
+from monadnock.pretraining.corpus import Corpus, write_tokens
+from monadnock.pretraining.recipe import Recipe, TaskData, TextData
+from monadnock.pretraining.tokenizers import trained_tokenizer, word_tokenizer
+
+HELD = 2**30  # seed of the task's sequences that are held back: no training has it
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a pretraining reads.
+
+    Attributes:
+        label: in words, with the first digits of a hash.
+        train: sequences with input_ids and labels, [length].
+        held: others, the same for every seed.
+        tokenizer: of transformers.
+        bos: whether every sequence begins with BOS.
+        text: held-back sequences as text, for a task that is none; so that a trained model can be scanned on it.
+    """
+
+    label: str
+    train: Dataset
+    held: Dataset
+    tokenizer: Any
+    bos: bool
+    text: str | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        return len(self.held[0]["input_ids"])
+
+    def batches(self, count: int, size: int) -> list[dict[str, Tensor]]:
+        """Return the first sequences held back, in batches: input_ids, attention_mask and labels."""
+        rows = [self.held[place] for place in range(min(count, len(self.held)))]  # pyrefly: ignore[bad-argument-type]
+        found = []
+        for start in range(0, len(rows), size):
+            part = {name: torch.stack([row[name] for row in rows[start : start + size]]) for name in rows[0]}
+            found.append(part | {"attention_mask": torch.ones_like(part["input_ids"])})
+        return found
+
+
+def read_data(recipe: Recipe, seed: int, folder: Path) -> Data:
+    """Return the data of a recipe; tokens of a text are written to `folder` once, and mapped from there.
+
+    Raises:
+        MonadnockError: if it cannot be read, or is too little for one sequence on either side.
+    """
+    data = recipe.data
+    if isinstance(data, TaskData):
+        return _task(data, recipe, seed)
+    return _text(data, folder)
+
+
+def _task(data: TaskData, recipe: Recipe, seed: int) -> Data:
+    shape: dict[str, Any] = data.model_dump(exclude={"task"})
+    count = recipe.steps * recipe.batch * recipe.accumulation
+    held = Backcopy(recipe.held, **shape, seed=HELD)
+    tokenizer = word_tokenizer(data.tokens)
+    text = "\n".join(tokenizer.decode(row["input_ids"][1:]) for row in held.__getitems__(list(range(len(held)))))
+    chain = f"{data.tokens} tokens, {data.triggers} triggers, spread {data.spread:g}"
+    label = f"backcopy, {chain}, {data.length + 1} a sequence"
+    return Data(label, Backcopy(count, **shape, seed=seed), held, tokenizer, True, text)
+
+
+def _text(data: TextData, folder: Path) -> Data:
+    if bool(data.text) == bool(data.dataset):
+        raise MonadnockError("A recipe of text needs files (text) or a data set (dataset), one of the two.")
+    texts = [read_text(file) for file in data.text] or [read_dataset(str(data.dataset), data.characters)]
+    about = {"texts": digits(texts), "tokenizer": data.tokenizer, "vocabulary": data.vocabulary}
+    tokenizer: Any
+    if data.tokenizer is None:
+        tokenizer = trained_tokenizer(texts, data.vocabulary)
+    else:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
+        except (OSError, ValueError) as error:
+            raise MonadnockError(
+                f"The tokenizer of {data.tokenizer} cannot be had: {str(error).partition(chr(10))[0]}"
+            ) from error
+    if data.bos and tokenizer.bos_token_id is None:
+        raise MonadnockError(f"The tokenizer of {data.tokenizer} has no BOS; leave bos out.")
+    place = write_tokens(texts, tokenizer, folder, about)
+    bos = tokenizer.bos_token_id if data.bos else None
+    cut = 1 - data.validation
+    train = Corpus(place, data.length, part=(0, cut), bos=bos)
+    held = Corpus(place, data.length, part=(cut, 1), bos=bos)
+    names = ", ".join(Path(file).name for file in data.text) or data.dataset
+    label = f"{names}, {len(train) * data.length:,} tokens, {data.length} a sequence, {about['texts']}"
+    return Data(label, train, held, tokenizer, data.bos)

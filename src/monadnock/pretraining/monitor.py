@@ -1,0 +1,185 @@
+"""A callback that looks at outliers while a model learns, and writes them into a run."""
+
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from monadnock.arguments import checked
+from monadnock.data import Windows
+from monadnock.errors import MonadnockError
+from monadnock.findings import Run
+from monadnock.findings.manifest import Manifest
+from monadnock.models import Adapter
+from monadnock.preparing import model_facts, text_facts, versions
+from monadnock.pretraining.watching import watch
+from monadnock.thresholds import GU2025_SINK_MASS
+from monadnock.training.macdrop import bare_adapter
+
+SEQUENCES = 4  # looked at, where none are given
+_ROWS = "outliers.json"  # in a checkpoint: what was seen so far
+_STEP = ("step", "loss", "learning_rate", "grad_norm")
+
+
+class OutlierMonitor(TrainerCallback):
+    """Watches outliers grow: add it to any Trainer of transformers.
+
+    Every few steps it looks at a few sequences with `watch`, and writes the tables `training_outliers` and
+    `training_steps` into a run: when a checkpoint is saved, and at the end. A resumed training goes on with what its
+    checkpoint holds. Under DDP the first rank looks. What it saw last is added to what the Trainer logs, for every
+    tracker that `report_to` names, if it was added with `attach`.
+
+    Args:
+        windows: token ids, [sequence, token], the same at each look; by default the first sequences of the training
+            data.
+        every: steps between two looks.
+        out: folder of a run, which is made if it is not there; None writes nothing.
+        name: of the training, in the tables.
+
+    Attributes:
+        rows: of the table `training_outliers`, so far.
+        seconds: spent looking.
+
+    Raises:
+        MonadnockError: when training begins, if the data gives no token ids, or the model's family is not known.
+
+    Example:
+        >>> trainer = Trainer(model=model, ...)  # doctest: +SKIP
+        >>> OutlierMonitor(every=100, out="runs/mine").attach(trainer)  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+    """
+
+    @checked
+    def __init__(
+        self,
+        windows: Tensor | None = None,
+        *,
+        every: int = 100,
+        out: str | Path | None = None,
+        name: str = "training",
+    ):
+        if every < 1:
+            raise MonadnockError(f"A look every {every} steps was asked; give at least 1.")
+        if windows is not None and (windows.dim() != 2 or windows.is_floating_point()):
+            raise MonadnockError(
+                f"Windows of shape {list(windows.shape)} were given; give token ids [sequence, token]."
+            )
+        self.windows, self.every, self.out, self.name = windows, every, None if out is None else Path(out), name
+        self.rows: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def attach(self, trainer: Any) -> "OutlierMonitor":
+        """Add it to a Trainer, in front of what reports to trackers."""
+        trainer.callback_handler.callbacks.insert(0, self)
+        return self
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Begin the run, or go on from a checkpoint; look for the first time."""
+        if not state.is_world_process_zero:
+            return
+        adapter = bare_adapter(model, kwargs.get("processing_class"))
+        if self.windows is None:
+            self.windows = _first(kwargs.get("train_dataloader"))
+        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _ROWS
+        self.rows = json.loads(saved.read_text(encoding="utf-8")) if state.global_step and saved.is_file() else []
+        if self.out is not None and not (self.out / "manifest.json").is_file():
+            windows = Windows(self.windows.cpu(), False, "sequences looked at in training", 0)
+            begin_run(self.out, adapter, windows, adapter.source.id)
+        if not self.rows:
+            self._look(state, adapter)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look every few steps."""
+        if state.is_world_process_zero and state.global_step % self.every == 0:
+            self._look(state, model)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Add what was seen last to what is logged."""
+        if logs is not None and "loss" in logs and self.rows:
+            logs.update(self.last())
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep what was seen, in the checkpoint and in the run."""
+        if state.is_world_process_zero:
+            saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _ROWS
+            if saved.parent.is_dir():
+                saved.write_text(json.dumps(self.rows), encoding="utf-8")
+            self.write(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look for the last time, and write."""
+        if state.is_world_process_zero:
+            if self.rows and self.rows[-1]["step"] != state.global_step:
+                self._look(state, model)
+            self.write(state)
+
+    def last(self) -> dict[str, float]:
+        """Return what was seen last, in the worst layer, under names for trackers."""
+        rows = [row for row in self.rows if row["step"] == self.rows[-1]["step"]]
+        heads = sum(row["heads"] for row in rows)
+        found = {
+            "outliers/max_over_median": max(row["top_1"] / max(row["median"], 1e-30) for row in rows),
+            "outliers/largest": max(row["top_1"] for row in rows),
+            "outliers/kurtosis": max((row["kurtosis"] for row in rows if row["kurtosis"] is not None), default=None),
+            "outliers/sink_share": sum(row["sinks"] for row in rows) / heads if heads else None,
+            "outliers/x_down": max((row["x_down"] for row in rows if row["x_down"] is not None), default=None),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def write(self, state: Any) -> None:
+        """Write both tables into the run."""
+        if self.out is None:
+            return
+        run, part = Run.open(self.out), part_name(self.name)
+        run.add("training_outliers", part, self.rows)
+        logged = [row for row in state.log_history if "loss" in row]
+        run.add("training_steps", part, [{"name": self.name} | {key: row.get(key) for key in _STEP} for row in logged])
+
+    def _look(self, state: Any, model: Any) -> None:
+        began = time.monotonic()
+        assert self.windows is not None
+        about = {"name": self.name, "step": state.global_step}
+        self.rows += [about | row for row in watch(model, self.windows)]
+        self.seconds += time.monotonic() - began
+
+
+def part_name(name: str) -> str:
+    """Return a training's name as a file may have it."""
+    return "".join(char if char.isalnum() or char == "." else "-" for char in name.replace(",", ""))[:120] or "training"
+
+
+def begin_run(path: Path, adapter: Adapter, windows: Windows, model: str) -> Run:
+    """Write a run without tables, that says what is trained, and at which sequences it is looked.
+
+    Raises:
+        MonadnockError: if something else is in the folder.
+    """
+    manifest = Manifest(
+        monadnock=version("monadnock"),
+        model=model_facts(adapter).model_copy(update={"id": model}),
+        text=text_facts(adapter, windows, int(windows.ids[0, 0])),
+        probes=[],
+        attention="eager, observed in blocks",
+        thresholds={"gu2025.sink_mass": GU2025_SINK_MASS},
+        versions=versions(),
+        self_check=None,
+        seconds=0.0,
+    )
+    return Run.write(path, manifest, {})
+
+
+def _first(loader: Any) -> Tensor:
+    """Return the first sequences of the training data, cut to the shortest."""
+    try:
+        rows = [torch.as_tensor(loader.dataset[place]["input_ids"]) for place in range(SEQUENCES)]
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise MonadnockError(
+            "The training data has no sequences of input_ids that can be taken by number; give OutlierMonitor windows."
+        ) from error
+    length = min(len(row) for row in rows)
+    return torch.stack([row[:length] for row in rows])
