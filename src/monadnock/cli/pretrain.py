@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Pretrain a small model with an attention variant, and watch its outliers grow."""
     from monadnock.pretraining import pretrain  # here, so that other verbs start without torch
-    from monadnock.pretraining.pretrain import default_folder
+    from monadnock.pretraining.running import default_folder
 
     out = default_folder(recipe) if out is None else out
     with options.can_go_on(out):

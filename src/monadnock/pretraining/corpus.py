@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from monadnock.errors import MonadnockError
+from monadnock.pretraining.backcopy import IGNORED
 
 _TOKENS, _FACTS = "tokens.npy", "tokens.json"
 _CHARACTERS = 2**20  # of text that is tokenised at a time
@@ -66,7 +67,7 @@ class Corpus(Dataset):
         folder: of `write_tokens`.
         length: tokens of a window.
         part: (start, stop), shares of the tokens, so that a part can be held back.
-        bos: a token in front of every window, or None.
+        bos: a token in front of every window, or None; the prediction at it does not count.
 
     Raises:
         MonadnockError: if there is no window, or the file is not what it says.
@@ -91,6 +92,12 @@ class Corpus(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return one window: `input_ids` and `labels`, [length]."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         own = torch.from_numpy(self._tokens[index * self._own : (index + 1) * self._own].astype(np.int64))
-        ids = own if self.bos is None else torch.cat([torch.tensor([self.bos]), own])
-        return {"input_ids": ids, "labels": ids.clone()}
+        if self.bos is None:
+            return {"input_ids": own, "labels": own.clone()}
+        ids = torch.cat([torch.tensor([self.bos]), own])
+        labels = ids.clone()
+        labels[:2] = IGNORED  # labels are shifted: the second is what the prediction at BOS is held against
+        return {"input_ids": ids, "labels": labels}

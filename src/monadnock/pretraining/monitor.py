@@ -150,7 +150,9 @@ class OutlierMonitor(TrainerCallback):
 
 def part_name(name: str) -> str:
     """Return a training's name as a file may have it."""
-    return "".join(char if char.isalnum() or char == "." else "-" for char in name.replace(",", ""))[:120] or "training"
+    return (
+        "".join(char if char.isalnum() or char in "._" else "-" for char in name.replace(",", ""))[:120] or "training"
+    )
 
 
 def begin_run(path: Path, adapter: Adapter, windows: Windows, model: str) -> Run:

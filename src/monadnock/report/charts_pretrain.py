@@ -92,8 +92,8 @@ def _table(table: pl.DataFrame, looks: pl.DataFrame) -> Block:
     )
     return Block(
         "Trainings",
-        "What each one ended with. Of several seeds: mean, with the smallest and the largest in brackets. Speed is that "
-        "of the steps, relative to the default's of the same seed.",
+        "What each one ended with. Of several seeds: mean, with the smallest and the largest in brackets. Speed is of "
+        "steps, relative to the default's of the same seed.",
         meaning("pretrainings", "loss", "absmax", "pruned", "added"),
         Listing(("training", *heads, "parameters added", "speed"), rows, (False,) * (1 + len(columns))),
         wide=True,

@@ -29,6 +29,7 @@ from monadnock.pretraining.training import Trained, make_model, train
 from monadnock.training.tokens import answer_loss
 
 OUT = Path("monadnock-runs")
+TOKENS = ".monadnock-tokens"  # beside the run, for all runs there: texts as tokens, by their hash
 ROUNDED, PRUNED = Method.of("absmax"), Method.of("magnitude")  # 8 bits a tensor; half of the weights (an2025, B.4)
 
 
@@ -125,7 +126,7 @@ class _Work:
     def run(self, device: str | None, progress: bool) -> None:
         """Train, measure and write, unless the run has it."""
         with _first_alone(device):  # tokens are written once
-            data = read_data(self.recipe, self.seed, self.path / "tokens")
+            data = read_data(self.recipe, self.seed, self.path.absolute().parent / TOKENS)
         adapter = make_model(self.recipe, self.variant, data, self.seed)
         windows = data.batches(self.recipe.windows, self.recipe.windows)[0]["input_ids"]
         with _first_alone(device):

@@ -1,0 +1,195 @@
+"""Pretraining tiny models: what is written, goes on exactly after a stop, can be used as any model, and is refused."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from monadnock import MonadnockError, attack, compress, load, scan
+from monadnock.findings import Run
+from monadnock.pretraining import pretrain, read_recipe
+from monadnock.pretraining.data import read_data
+from monadnock.pretraining.training import make_model
+from monadnock.training.tokens import answer_loss
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TIMES = ("steps_per_second", "watching")
+
+
+def weights(run, name="gpt2-default-seed-0"):
+    return load_file(run.path / "models" / name / "model.safetensors")
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_trainings_of_a_recipe_are_rows_of_one_run(recipe, tmp_path, architecture):
+    path = recipe(architecture=architecture)
+    for variant in ("default", "attention_bias"):
+        run = pretrain(path, variant=variant, out=tmp_path / "run", progress=False)
+    rows = run.table("pretrainings").sort("variant", descending=True).to_dicts()
+    assert [row["variant"] for row in rows] == ["default", "attention_bias"]
+    assert [row["added"] for row in rows] == [0, 2 * 2 * 2 * 8]
+    assert rows[1]["parameters"] - rows[0]["parameters"] == rows[1]["added"]
+    looks = run.table("training_outliers")
+    assert looks["step"].unique().sort().to_list() == [0, 5, 10, 12] and looks["name"].n_unique() == 2
+    assert run.table("training_steps").height == 2 * 12
+    data = read_data(read_recipe(path), 0, tmp_path / "tokens")
+    for row in rows:
+        adapter = load(str(run.path / row["model"]))
+        loss = answer_loss(adapter.model, data.batches(8, 4))
+        assert row["loss"] == pytest.approx(loss, rel=1e-6) and row["perplexity"] == pytest.approx(
+            np.exp(loss), rel=1e-6
+        )
+        assert row["pruned"] != row["perplexity"] != row["absmax"]
+    begun = make_model(read_recipe(path), "default", data, 0)
+    assert rows[0]["loss"] < answer_loss(begun.model.eval(), data.batches(8, 4))
+
+
+def test_what_the_run_has_is_not_trained_again_and_the_random_state_is_kept(recipe, tmp_path, monkeypatch):
+    path = recipe()
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    run = pretrain(path, out=tmp_path / "run", progress=False)
+    assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+    monkeypatch.setattr("monadnock.pretraining.running.train", None)
+    assert pretrain(path, out=tmp_path / "run", progress=False).table("pretrainings").equals(run.table("pretrainings"))
+
+
+@pytest.mark.parametrize("variant", ["default", "gate"])
+def test_killed_and_started_again_equals_uninterrupted_bit_for_bit(recipe, tmp_path, monkeypatch, variant):
+    path = recipe()
+    whole = pretrain(path, variant=variant, out=tmp_path / "whole", progress=False)
+    from monadnock.pretraining import training
+
+    real, calls = training.train, []
+
+    def killed():
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("monadnock.pretraining.running.train", lambda *args: real(*args[:-2], killed, args[-1]))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(path, variant=variant, out=tmp_path / "run", progress=False)
+    assert "pretrainings" not in Run.open(tmp_path / "run").heights()
+    again = pretrain(path, variant=variant, out=tmp_path / "run", progress=False)
+    for name in ("training_outliers", "training_steps"):
+        assert again.table(name).equals(whole.table(name), null_equal=True)
+    assert again.table("pretrainings").drop(TIMES).equals(whole.table("pretrainings").drop(TIMES))
+    one, two = (weights(run, f"gpt2-{variant}-seed-0") for run in (again, whole))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert not list((tmp_path / "run" / "models").glob(".*"))
+
+
+def test_seeds_differ_and_share_what_is_held_back(recipe, tmp_path):
+    path = recipe()
+    for seed in (0, 1):
+        run = pretrain(path, seed=seed, out=tmp_path / "run", progress=False)
+    one, two = (weights(run, f"gpt2-default-seed-{seed}") for seed in (0, 1))
+    assert not all(torch.equal(one[name], two[name]) for name in one)
+    datas = [read_data(read_recipe(path), seed, tmp_path) for seed in (0, 1)]
+    held = [data.batches(8, 8)[0]["input_ids"] for data in datas]
+    assert torch.equal(*held)
+    trained = [torch.stack([data.train[place]["input_ids"] for place in range(48)]) for data in datas]
+    assert not torch.equal(*trained)
+
+
+def test_a_silent_layer_stays_silent(recipe, tmp_path):
+    run = pretrain(recipe(silent=[0]), out=tmp_path / "run", progress=False)
+    found = weights(run)
+    assert (
+        found["transformer.h.0.attn.c_proj.weight"].abs().max()
+        == 0
+        == found["transformer.h.0.attn.c_proj.bias"].abs().max()
+    )
+    assert found["transformer.h.1.attn.c_proj.weight"].abs().max() > 0
+
+
+def test_a_trained_model_is_scanned_attacked_and_compressed_like_any_other(recipe, tmp_path):
+    run = pretrain(recipe(architecture="llama"), variant="context_scale", out=tmp_path / "run", progress=False)
+    folder = run.path / "models" / "llama-context_scale-seed-0"
+    source = {"text": folder / "text.txt", "length": 16, "progress": False}
+    scanned = scan(folder, out=tmp_path / "scan", tokens=64, **source)
+    assert (
+        scanned.manifest.model.family == "monadnock_llama"
+        and scanned.table("scaling")["kind"].str.contains("gate").all()
+    )
+    attacked = attack(
+        folder, out=tmp_path / "scan", modes=["zero"], ks=[1], metrics=["perplexity"], tokens=64, **source
+    )
+    assert attacked.table("effects").height
+    assert compress(folder, out=tmp_path / "scan", windows=2, **source).table("compressions").height
+
+
+def test_text_is_cut_tokenised_once_and_learned(recipe, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 300)
+    path = recipe(data={"text": [str(text)], "vocabulary": 300, "length": 16, "bos": True}, steps=20)
+    run = pretrain(path, out=tmp_path / "run", progress=False)
+    (row,) = run.table("pretrainings").to_dicts()
+    assert row["data"].startswith("text.txt, ") and row["loss"] < 4
+    text.write_text("the cat sat on the mat. " * 9000)
+    other = pretrain(recipe("other"), data=[text], out=tmp_path / "other", steps=2, progress=False)
+    assert other.table("pretrainings")["data"][0].startswith("text.txt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "says"),
+    [
+        ({}, {"variant": "sigmoit"}, "did you mean sigmoid"),
+        ({}, {"seed": -1}, "Seed -1"),
+        ({}, {"device": "tpu"}, "Device 'tpu'"),
+        ({}, {"data": ["nowhere.txt"]}, "nowhere.txt cannot be read"),
+        ({"model": {"n_embd": 10, "n_head": 3}}, {}, "make no gpt2 model"),
+        ({"silent": [5]}, {}, "Layer 5 was to be silent"),
+        ({"data": {"text": []}}, {}, "one of the two"),
+        ({"data": {"task": "backcopy", "tokens": 5, "triggers": 5}}, {}, "more tokens than triggers"),
+    ],
+)
+def test_bad_requests_are_told_and_leave_nothing(recipe, tmp_path, changes, options, says):
+    with pytest.raises(MonadnockError, match=says):
+        pretrain(recipe(**changes), out=tmp_path / "run", progress=False, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_and_too_small_data_is_told(recipe, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "small.txt").write_text("a few words")
+    for name in ("empty", "small"):
+        with pytest.raises(MonadnockError, match="too few for a window of 256"):
+            pretrain(recipe(), data=[tmp_path / f"{name}.txt"], out=tmp_path / "run", progress=False)
+
+
+def test_another_recipe_or_a_checkpoint_of_another_variant_is_refused(recipe, tmp_path):
+    run = pretrain(recipe(), out=tmp_path / "run", progress=False)
+    with pytest.raises(MonadnockError, match=r"holds tiny .* and tiny .* is something else; give another --out"):
+        pretrain(recipe(rate=0.02), out=tmp_path / "run", progress=False)
+    with pytest.raises(MonadnockError, match=r"holds tiny .*, and other .* is something else"):
+        pretrain(recipe("other"), out=tmp_path / "run", progress=False)
+    config = run.path / "models" / "gpt2-default-seed-0" / "config.json"
+    config.write_text(
+        config.read_text().replace('"attention_variant": "default"', '"attention_variant": "learned_sink"')
+    )
+    with pytest.raises(MonadnockError, match=r"variant\.sink"):
+        load(str(config.parent))
+
+
+def test_a_loss_that_is_no_number_is_told(recipe, tmp_path):
+    with pytest.raises(MonadnockError, match="The training diverged"):
+        pretrain(recipe(rate=1e30, clip=1e30), out=tmp_path / "run", progress=False)
+
+
+def test_two_processes_train_one_model(recipe, tmp_path):
+    path = recipe(batch=2)
+    begin = "import torch; torch.set_num_threads(1)\nfrom monadnock.pretraining import pretrain\n"
+    (tmp_path / "go.py").write_text(f"{begin}pretrain({str(path)!r}, out='two', device='cpu')\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "go.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    run = Run.open(tmp_path / "two")
+    assert run.table("training_steps").height == 12 and run.table("training_outliers").height == 8
+    assert run.table("pretrainings")["loss"][0] < 2.5

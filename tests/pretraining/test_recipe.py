@@ -1,0 +1,55 @@
+"""Recipes of pretraining: those that come with monadnock read, and what is wrong is said in a sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from monadnock import MonadnockError
+from monadnock.pretraining import read_recipe
+from monadnock.pretraining.recipe import TextData
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").glob("pretrain_*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_reads(path):
+    assert read_recipe(path).about
+
+
+def test_changes_stand_in_place_of_what_is_written(recipe):
+    read = read_recipe(recipe(), steps=3, architecture="llama", data={"text": ["a.txt"]})
+    assert read.steps == 3 and read.architecture == "llama" and isinstance(read.data, TextData)
+    assert read_recipe(recipe(), steps=None).steps == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"step": 5}, "sets step, which there is not: did you mean steps"),
+        ({"data": {"task": "backcopy", "lenght": 9}}, "sets lenght, which there is not: did you mean length"),
+        ({"data": {"task": "shakespeare"}}, "task"),
+        ({"data": {"text": ["a"], "length": 2}}, "length.*greater than or equal to 8"),
+        ({"data": 5}, "data"),
+        ({"steps": 0}, "steps.*greater"),
+        ({"rate": "fast"}, "rate.*'fast'"),
+        ({"architecture": "bert"}, "architecture.*'gpt2' or 'llama'"),
+        ({"verb": "pretrain"}, "recipe of a sweep: monadnock sweep"),
+    ],
+)
+def test_what_is_wrong_is_said(recipe, changes, says):
+    path = recipe(architecture="gpt2")
+    import yaml
+
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    with pytest.raises(MonadnockError, match=says) as error:
+        read_recipe(path)
+    assert "\n" not in str(error.value) and "pydantic" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["- a", "a: [", "\0", ""])
+def test_what_is_no_recipe_is_told(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(MonadnockError, match=r"r\.yaml (is no list of names|cannot be read)"):
+        read_recipe(tmp_path / "r.yaml")
+    with pytest.raises(MonadnockError, match="cannot be read"):
+        read_recipe(tmp_path / "none.yaml")
