@@ -16,7 +16,7 @@ from tests.report.conftest import rows
 
 # They list tokens, texts or positions of one text, or the largest of one run: a row of one run is no row of another.
 NOT_COMPARED = {"activations", "attention", "generations", "inputs", "maps", *(table.name for table in READ)}
-NOT_COMPARED |= {"sensitivity_lines", "patterns", "prescriptions", "finetuning_steps"}
+NOT_COMPARED |= {"sensitivity_lines", "patterns", "prescriptions", "finetuning_steps", "training_steps"}
 VALUES = [(spec, value) for spec in COMPARED for value in spec.values]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from monadnock.findings import Manifest, Run, schema
 from monadnock.report import write_report
 from monadnock.report.parts import Findings
-from tests.report import compress_rows, dictionary_rows, lens_rows, study_rows, train_rows
+from tests.report import compress_rows, dictionary_rows, lens_rows, pretrain_rows, study_rows, train_rows
 from tests.report.chained import chain_rows
 from tests.report.explained import explained
 from tests.report.html_page import Page
@@ -180,7 +180,14 @@ def rows(name):
             for j, prompt in enumerate(("<b>Once</b>", "a very long prompt\n" * 30))
         ],
     }  # fmt: skip
-    make |= explained(rng) | dictionary_rows.ROWS | lens_rows.ROWS | compress_rows.ROWS | train_rows.ROWS
+    make |= (
+        explained(rng)
+        | dictionary_rows.ROWS
+        | lens_rows.ROWS
+        | compress_rows.ROWS
+        | train_rows.ROWS
+        | pretrain_rows.ROWS
+    )
     make["chain"] = lambda: [each | {"data": DATA, "note": "<i>a note</i>"} for each in chain_rows()]
     return make[name]() if name in make else []
 

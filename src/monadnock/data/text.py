@@ -1,5 +1,6 @@
 """Text to scan: a file, a data set, or the prose that every CPython carries."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from monadnock.errors import MonadnockError, nearest
@@ -48,6 +49,19 @@ def read_dataset(name: str, max_chars: int) -> str:
         max_chars: stop after this many characters.
 
     Raises:
+        MonadnockError: as `stream_dataset`.
+    """
+    return "\n\n".join(stream_dataset(name, max_chars))
+
+
+def stream_dataset(name: str, max_chars: int) -> Iterator[str]:
+    """Yield the documents of a `datasets` data set one by one, without keeping them.
+
+    Args:
+        name: as for `read_dataset`.
+        max_chars: stop behind the document with which there are this many characters.
+
+    Raises:
         MonadnockError: if `datasets` is not installed, or the data set, split or text column is not found.
     """
     try:
@@ -63,15 +77,14 @@ def read_dataset(name: str, max_chars: int) -> str:
         if split not in loaded:
             known = nearest(str(split), [str(each) for each in loaded])
             raise MonadnockError(f"Data set {name} has no split {str(split)!r}: {known}")
-        rows = loaded[split]
-        pieces, size = [], 0
-        for row in rows:
+        size = 0
+        for row in loaded[split]:
             column = (
                 "text" if "text" in row else next((key for key, value in row.items() if isinstance(value, str)), "")
             )
             if not column:
                 raise MonadnockError(f"Data set {name} has no text column; it has {', '.join(row)}.")
-            pieces.append(row[column])
+            yield row[column]
             size += len(row[column])
             if size >= max_chars:
                 break
@@ -80,4 +93,3 @@ def read_dataset(name: str, max_chars: int) -> str:
     except Exception as error:  # the library raises many kinds; each means that the data set is not to be had
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MonadnockError(f"Data set {name} could not be loaded: {reason}") from error
-    return "\n\n".join(pieces)

@@ -13,7 +13,7 @@ from monadnock.findings.summary_compress import compression, patterns, sensitivi
 from monadnock.findings.summary_explain import consistency, emergence, implicit_scaling, rotary_offsets
 from monadnock.findings.summary_read import dictionaries, first_sentence, in_words, states_alike
 from monadnock.findings.summary_studies import bos_matters, length_matters
-from monadnock.findings.summary_train import finetuning, robustness
+from monadnock.findings.summary_train import finetuning, robustness, training
 from monadnock.findings.words import listed, number
 
 LISTED_ENTRIES = 32  # see table `activations`
@@ -79,6 +79,7 @@ def summarise(manifest: Manifest, tables: Tables) -> Summary:
         ("Compression", compression, ("effects",)),
         ("Fine-tuning", finetuning, ("finetunings",)),
         ("Robustness", robustness, ("robustness",)),
+        ("Training", training, ("training_outliers",)),
         ("Router", _router, ("router", "massive_weights")),
     ]
     items = []

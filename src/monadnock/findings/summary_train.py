@@ -1,10 +1,11 @@
-"""Fine-tunings, and what zeroed rows leave of them, in sentences."""
+"""Trainings in sentences: fine-tunings, what zeroed rows leave of them, and outliers of models in training."""
 
 from collections.abc import Mapping
 
 import polars as pl
 
 from monadnock.findings.manifest import Manifest
+from monadnock.findings.trained import last_looks
 from monadnock.findings.words import listed, number
 
 Tables = Mapping[str, pl.DataFrame]
@@ -34,6 +35,21 @@ def robustness(_manifest: Manifest, tables: Tables) -> str:
     told = [f"{_mean(rows['value'])} with {kind}" for (kind,), rows in table.group_by("kind", maintain_order=True)]
     base = _mean(table["base"])
     return f"with {most} massive rows set to zero, perplexity is {base} without adapter, {listed(told)}."
+
+
+def training(_manifest: Manifest, tables: Tables) -> str:
+    """Say what outliers models in training ended with, seeds taken together."""
+    looks = last_looks(tables["training_outliers"].filter(pl.col("name").is_not_null()))
+    table = _grouped(pl.DataFrame(looks, infer_schema_length=None)) if looks else pl.DataFrame()
+    told = []
+    for (kind,), rows in table.group_by("kind", maintain_order=True) if looks else ():
+        known = rows.filter(pl.col("ratio").is_finite(), pl.col("heads") > 0)
+        if known.height:
+            share = sum(known["sinks"].to_list()) / sum(known["heads"].to_list())
+            told.append(f"{kind} {_mean(known['ratio'])} ({share:.0%} of the heads)")
+    if not told:
+        return ""
+    return f"largest |h| over its median at the last look (and heads with a sink): {listed(told, 9)}."
 
 
 def _grouped(table: pl.DataFrame) -> pl.DataFrame:

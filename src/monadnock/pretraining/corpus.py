@@ -53,11 +53,25 @@ def write_tokens(texts: Iterable[str], tokenizer: Any, folder: Path, about: dict
 
 
 def _ids(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
+    """Yield the tokens of pieces of text, EOS behind the last one of each; many pieces are tokenised at a time."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    pieces: list[str] = []
+    ends: list[list[int]] = []
+    size = 0
+
+    def done() -> Iterator[list[int]]:
+        found = tokenizer(pieces, add_special_tokens=False)["input_ids"] if pieces else []
+        yield from (ids + behind for ids, behind in zip(found, ends, strict=True))
+
     for text in texts:
-        for start in range(0, len(text), _CHARACTERS):
-            yield tokenizer(text[start : start + _CHARACTERS], add_special_tokens=False)["input_ids"]
-        yield end
+        for start in range(0, max(len(text), 1), _CHARACTERS):
+            pieces.append(text[start : start + _CHARACTERS])
+            ends.append(end if start + _CHARACTERS >= len(text) else [])
+            size += len(pieces[-1])
+            if size >= _CHARACTERS:
+                yield from done()
+                pieces, ends, size = [], [], 0
+    yield from done()
 
 
 class Corpus(Dataset):

@@ -1,5 +1,6 @@
 """The data of a recipe: sequences to train on and sequences held back, with the tokenizer that goes with them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from monadnock.data.text import read_dataset, read_text
+from monadnock.data.text import read_text, stream_dataset
 from monadnock.errors import MonadnockError
 from monadnock.evaluation.questions import digits
 from monadnock.pretraining.backcopy import Backcopy
 from monadnock.pretraining.corpus import Corpus, write_tokens
 from monadnock.pretraining.recipe import Recipe, TaskData, TextData
-from monadnock.pretraining.tokenizers import trained_tokenizer, word_tokenizer
+from monadnock.pretraining.tokenizers import kept_tokenizer, word_tokenizer
 
+LEARNED = 10**8  # characters of a data set on which a tokenizer is trained
 HELD = 2**30  # seed of the task's sequences that are held back: no training has it
 
 
@@ -80,11 +82,15 @@ def _task(data: TaskData, recipe: Recipe, seed: int) -> Data:
 def _text(data: TextData, folder: Path) -> Data:
     if bool(data.text) == bool(data.dataset):
         raise MonadnockError("A recipe of text needs files (text) or a data set (dataset), one of the two.")
-    texts = [read_text(file) for file in data.text] or [read_dataset(str(data.dataset), data.characters)]
-    about = {"texts": digits(texts), "tokenizer": data.tokenizer, "vocabulary": data.vocabulary}
+    texts: Iterable[str] = [read_text(file) for file in data.text]
+    which = digits(texts) if data.text else f"{data.dataset}, {data.characters} characters"
+    if data.dataset:
+        texts = stream_dataset(data.dataset, data.characters)
+    about = {"texts": which, "tokenizer": data.tokenizer, "vocabulary": data.vocabulary}
     tokenizer: Any
     if data.tokenizer is None:
-        tokenizer = trained_tokenizer(texts, data.vocabulary)
+        beginning = texts if data.text else stream_dataset(str(data.dataset), min(data.characters, LEARNED))
+        tokenizer = kept_tokenizer(folder / f"tokenizer-{digits(about)}", beginning, data.vocabulary)
     else:
         from transformers import AutoTokenizer
 
@@ -101,6 +107,6 @@ def _text(data: TextData, folder: Path) -> Data:
     cut = 1 - data.validation
     train = Corpus(place, data.length, part=(0, cut), bos=bos)
     held = Corpus(place, data.length, part=(cut, 1), bos=bos)
-    names = ", ".join(Path(file).name for file in data.text) or data.dataset
-    label = f"{names}, {len(train) * data.length:,} tokens, {data.length} a sequence, {about['texts']}"
+    names = f"{', '.join(Path(file).name for file in data.text)}, {which}" if data.text else which
+    label = f"{names}, {len(train) * data.length:,} tokens, {data.length} a sequence"
     return Data(label, train, held, tokenizer, data.bos)

@@ -1,7 +1,11 @@
 """Tokenizers of models that are trained here: one word a token for tasks, byte pairs for text."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from monadnock.errors import MonadnockError
 
 BOS, EOS = "<bos>", "<eos>"
 
@@ -22,7 +26,7 @@ def word_tokenizer(tokens: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=BOS)
 
 
-def trained_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+def trained_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """Return a byte-level BPE tokenizer trained on texts; BOS is 0 and EOS is 1."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -36,3 +40,25 @@ def trained_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
     )
     inner.train_from_iterator((line for text in texts for line in text.splitlines(keepends=True)), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=BOS, eos_token=EOS)
+
+
+def kept_tokenizer(folder: Path, texts: Iterable[str], vocabulary: int) -> Any:
+    """Return the tokenizer that is in a folder, or train one and put it there.
+
+    Raises:
+        MonadnockError: if it cannot be written.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if (folder / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer = trained_tokenizer(texts, vocabulary)
+    draft = folder.with_name(f".{folder.name}")
+    try:
+        draft.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    except OSError as error:
+        raise MonadnockError(f"A tokenizer could not be written to {folder}: {error.strerror}.") from error
+    return tokenizer

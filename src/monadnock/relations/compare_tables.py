@@ -238,6 +238,8 @@ COMPARED: tuple[Compared, ...] = (
         (*LAYERS, "num_experts"),
     ),
     Compared("finetunings", ("name", "data"), _values("difference", "before", "after")),
+    Compared("pretrainings", ("name", "data"), _values("difference", "loss", "perplexity", "absmax", "pruned")),
+    Compared("training_outliers", ("name", "step", "layer"), _values("ratio", "top_1", "median", "start", "x_down")),
     Compared("robustness", ("name", "data", "zeroed", "order", "metric", "text"), _values("ratio", "value", "base")),
     Compared("answers", ("name", "questions", "question", "turn", "judge"), _values("difference", "score")),
     Compared("chain", ("link", "metric", "data"), _values("ratio", "before", "after", "control")),

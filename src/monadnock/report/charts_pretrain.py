@@ -59,7 +59,7 @@ def _told(name: str) -> str:
 def _spread(values: pl.Series) -> str:
     """Return a value, or the mean of several with their ends."""
     known = [value for value in finite(values).tolist() if value == value]
-    if len(known) < 2:
+    if len(set(known)) < 2:
         return text.number(known[0]) if known else ""
     ends = f"{text.number(min(known))} to {text.number(max(known))}"
     return f"{text.number(sum(known) / len(known))} ({ends})"
