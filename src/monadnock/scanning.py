@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from monadnock import processes
 from monadnock.data import Windows
 from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
@@ -62,6 +63,8 @@ def scan(
 ) -> Run:
     """Find a model's systematic outliers and write them as a run.
 
+    Under torchrun each process takes its share of the windows, and the first one writes.
+
     Args:
         model: what `load` takes, an `Adapter`, or a transformers causal language model.
         tokenizer: the tokenizer, where a model object is given.
@@ -93,7 +96,7 @@ def scan(
     for probe in wanted:
         for name in probe.tables:
             table(name)  # refuses a probe whose table has no schema before anything runs
-    path = Path(out) if out is not None else fresh_path(model)
+    path = processes.from_first(Path(out) if out is not None else fresh_path(model))
     check_free(path.absolute(), force=force)
     check_text(text, dataset)
     adapter = open_model(
@@ -101,7 +104,7 @@ def scan(
         tokenizer,
         progress=progress,
         dtype=dtype,
-        device=device,
+        device=device or (processes.own_device() if device_map is None else None),
         device_map=device_map,
         revision=revision,
         trust_remote_code=trust_remote_code,
@@ -110,10 +113,12 @@ def scan(
     start = start_token(adapter, windows)
     with evaluating(adapter.model):
         collected, check = observe_text(adapter, windows, start, wanted, progress=progress)
-    evidence = Evidence(adapter, windows, start, collected)
-    tables = _tables(wanted, evidence)
-    manifest = _manifest(adapter, windows, start, wanted, check, time.monotonic() - began)
-    return Run.write(path, manifest, tables, force=force)
+    with processes.first_alone():
+        if not processes.is_first():
+            return Run.open(path)
+        tables = _tables(wanted, Evidence(adapter, windows, start, collected))
+        manifest = _manifest(adapter, windows, start, wanted, check, time.monotonic() - began)
+        return Run.write(path, manifest, tables, force=force)
 
 
 def observe_text(
@@ -151,13 +156,15 @@ def observe_text(
         if not here:
             continue
         expected, positions = None, torch.tensor([ids.shape[1] - 1])
-        if over == "text" and check:
+        if over == "text" and check and processes.is_first():
             positions = torch.linspace(0, ids.shape[1] - 1, min(CHECKED_POSITIONS, ids.shape[1])).long()
             expected = adapter.forward(ids[0], keep=positions)
         watcher = _Watcher(here)
-        with observe(adapter, watcher.by_site()), bar(f"{over} pass", len(ids), progress and over == "text") as step:
-            for watcher.window, row in enumerate(ids):
-                logits = adapter.forward(row, keep=positions if watcher.window == 0 else 1)
+        mine = range(processes.number(), len(ids), processes.count()) if over == "text" else range(len(ids))
+        shown = progress and over == "text" and processes.is_first()
+        with observe(adapter, watcher.by_site()), bar(f"{over} pass", len(mine), shown) as step:
+            for watcher.window in mine:
+                logits = adapter.forward(ids[watcher.window], keep=positions if watcher.window == 0 else 1)
                 if watcher.window == 0 and expected is not None:
                     outcome = self_check(expected, logits, TOLERANCE.get(adapter.dtype, 5e-2))
                 for (site, kind), statistic in here.items():
@@ -168,6 +175,8 @@ def observe_text(
                             "no run was written."
                         )
                 step()
+        if over == "text":
+            processes.merge_in_first(here)
     return collected, outcome
 
 

@@ -29,12 +29,15 @@ def command(
     """Pretrain a small model with an attention variant, and watch its outliers grow."""
     from monadnock.pretraining import pretrain  # here, so that other verbs start without torch
     from monadnock.pretraining.running import default_folder
+    from monadnock.processes import is_first
 
     out = default_folder(recipe) if out is None else out
     with options.can_go_on(out):
         run = pretrain(
             recipe, variant=variant, architecture=arch, data=data, steps=steps, seed=seed, out=out, device=device
         )
+    if not is_first():
+        return
     tell(run)
     print(f"Model:    {near(run.path / run.table('pretrainings')['model'][-1])}")
     print(f"Report:   {near(run.report())}")

@@ -26,7 +26,8 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="replace a run that is already there")] = False,
 ) -> None:
     """Find a model's systematic outliers; write a run and its report."""
-    from monadnock.scanning import scan  # here, so that other verbs start without torch
+    from monadnock.processes import is_first  # here, so that other verbs start without torch
+    from monadnock.scanning import scan
 
     run = scan(
         model,
@@ -40,7 +41,8 @@ def command(
         **options.loading(dtype, device),
         force=force,
     )
-    tell(run)
+    if is_first():
+        tell(run)
 
 
 def tell(run: Run) -> None:

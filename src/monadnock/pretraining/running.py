@@ -1,15 +1,13 @@
 """Pretrain a model with an attention variant by a recipe, watch it, measure it, and write that into a run."""
 
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from monadnock import processes
 from monadnock.arguments import checked
 from monadnock.compression.applying import compressed
 from monadnock.compression.method import Method
@@ -125,11 +123,11 @@ class _Work:
 
     def run(self, device: str | None, progress: bool) -> None:
         """Train, measure and write, unless the run has it."""
-        with _first_alone(device):  # tokens are written once
+        with processes.first_alone():  # tokens are written once
             data = read_data(self.recipe, self.seed, self.path.absolute().parent / TOKENS)
         adapter = make_model(self.recipe, self.variant, data, self.seed)
         windows = data.batches(self.recipe.windows, self.recipe.windows)[0]["input_ids"]
-        with _first_alone(device):
+        with processes.first_alone():
             if not (self.path / "manifest.json").is_file():
                 begin_run(self.path, adapter, Windows(windows, data.bos, data.label, 0), self.label)
         run = self._run(data)
@@ -138,9 +136,9 @@ class _Work:
             return
         monitor = OutlierMonitor(windows, every=self.recipe.watch, out=self.path, name=self.name)
         work = self.path / "models" / f".{self.part}"
-        with bar(self.name, self.recipe.steps, progress and _first()) as step:
+        with bar(self.name, self.recipe.steps, progress and processes.is_first()) as step:
             trained = train(adapter, data, self.recipe, self.seed, work, monitor, step, device)
-        if _first():
+        if processes.is_first():
             self._keep(run, data, trained, work, folder)
 
     def _run(self, data: Data) -> Run:
@@ -184,15 +182,3 @@ class _Work:
 
 def _exp(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
-
-
-def _first() -> bool:
-    """Say whether this is the first process of those that torchrun started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _first_alone(device: str | None) -> Any:
-    """Let the first process of torchrun go through a block before the others."""
-    from accelerate import PartialState
-
-    return PartialState(cpu=device == "cpu" or not torch.cuda.is_available()).main_process_first()
