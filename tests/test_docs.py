@@ -68,6 +68,7 @@ def test_options_are_documented(verb, option):
 
 def test_options_that_there_are_not_are_not_documented():
     known = {option for _, option in OPTIONS} | {"--help", "--no-deps", "--extra-index-url", "--index-url"}
+    known |= {"--nproc-per-node"}  # of torchrun
     assert {word for word in code("cli.md") if word.startswith("--")} <= known
 
 
