@@ -129,3 +129,14 @@ def test_it_needs_no_torch(work, runs):
     )
     ended = subprocess.run([sys.executable, "-c", code, "compare", *runs], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_an_atlas_prints_a_row_for_each_run_and_writes_a_page_or_csv(cli, work, runs):
+    (work / "damaged" / "tables").mkdir(parents=True)
+    (work / "damaged" / "manifest.json").write_text("{")
+    ended = cli("atlas", ".")
+    assert ended.code == 0 and "2 runs of 2 models." in ended.out and "Page:   atlas.html" in ended.out
+    assert "damaged is left out" in ended.err and "smollm2-tuned" in ended.out
+    rows = cli("atlas", ".", "--csv").out.splitlines()
+    assert rows[0].startswith("run,model,family") and len(rows) == 3
+    refused(cli("atlas", "nowhere"), "give one that holds runs")

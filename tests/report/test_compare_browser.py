@@ -5,6 +5,8 @@ import re
 import pytest
 
 from monadnock import compare
+from monadnock.relations.atlas import atlas
+from monadnock.report.atlas import write_atlas
 from tests.relations.runs import frames, write
 from tests.report.test_browser import BLANK, HOVER_TEXTS, INK, LABEL_COLOURS, chromium, visit  # noqa: F401
 from tests.report.test_compare import changed
@@ -56,3 +58,17 @@ def test_numbers_can_be_read_on_a_phone(visit, files):  # noqa: F811
     first = table.locator("tbody td").first.bounding_box()
     assert name["width"] < 160
     assert first["x"] + first["width"] < 400
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_of_an_atlas_draws_every_chart_and_fits(visit, tmp_path, width, scheme):  # noqa: F811
+    given = {"a": {}, "<script><b>": {"family": "opt", "num_parameters": 10**9}, "c": {"num_layers": 9}}
+    for name, facts in given.items():
+        write(tmp_path / "runs" / name, frames(), **facts)
+    page = visit(write_atlas(atlas(tmp_path / "runs"), tmp_path / "atlas.html"), width, scheme)
+    count = page.locator(".plot").count()
+    assert count >= 4 and page.evaluate("document.documentElement.dataset.charts") == str(count)
+    page.wait_for_function(f"({BLANK})().length === 0", timeout=20_000)
+    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
+    assert page.locator("#models tbody tr").count() == 3

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from monadnock.cli import (
+    atlas,
     attack,
     compare,
     compress,
@@ -52,6 +53,7 @@ VERBS = (
     pretrain,
     verify,
     compare,
+    atlas,
     show,
     report,
     ls,

@@ -100,6 +100,10 @@ class Run:
                     parent.rmdir()
         return cls(path, manifest)
 
+    def names(self) -> set[str]:
+        """Return the names of the tables there are, without reading any."""
+        return {*self.manifest.tables, *(name for name in schema.TABLES if self._parts(name))}
+
     def heights(self) -> dict[str, int]:
         """Return the number of rows of every table there is."""
         grown = {name: self.table(name).height for name in schema.TABLES if self._parts(name)}

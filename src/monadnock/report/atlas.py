@@ -1,0 +1,123 @@
+"""The page of an atlas: numbers of many models in one table, and drawn over their size."""
+
+from pathlib import Path
+
+import polars as pl
+
+from monadnock.findings.pages import check_replaceable, write_file
+from monadnock.relations.atlas import Atlas, column
+from monadnock.relations.compare_numbers import NUMBERS, Number
+from monadnock.report import text
+from monadnock.report.page import fill
+from monadnock.report.parts import Block, Cell, Key, Listing
+from monadnock.report.source import extent, finite, hover, source
+from monadnock.report.theme import GREY, SERIES, blank
+
+_VERB = "atlas"
+_HEIGHT = 300
+_MOST = 500  # rows of the page's table
+_LISTED = ("massive_layer", "massive_rows", "largest_h_median", "heads_with_a_sink", "offsets_of_half_a_turn_at_most",
+           "8_bit_error_median_matrix", "8_bit_error_worst_matrix")  # fmt: skip
+_DRAWN = {"depth": False, "massive_rows": False, "largest_h_median": True, "heads_with_a_sink": False,
+          "offsets_of_half_a_turn_at_most": False, "8_bit_error_worst_matrix": True}  # fmt: skip
+_DEPTH = "relative depth of the massive layer: 0 for the first layer, 1 for the last"
+
+
+class _Chapter:
+    def __init__(self, key: str, title: str, says: str):
+        self.key, self.title, self.says, self.empty = key, title, says, ""
+
+
+def write_atlas(found: Atlas, path: str | Path = "atlas.html") -> Path:
+    """Write the page of an atlas and return its path; an older page of an atlas there is replaced.
+
+    Raises:
+        MonadnockError: if the path holds anything else, or cannot be written.
+    """
+    check_replaceable(Path(path), what="page", verb=_VERB)
+    return write_file(Path(path), [render(found).encode()], what="page", verb=_VERB)
+
+
+def render(found: Atlas) -> str:
+    """Return the page of an atlas as HTML."""
+    table = found.table
+    charts = [block for name, log in _DRAWN.items() if (block := _chart(table, name, log))]
+    return fill(
+        [
+            (_Chapter("models", "Models", "The head numbers of every run."), [_listing(table)]),
+            *([(_Chapter("size", "Over the size of models", "What larger models do."), charts)] if charts else []),
+        ],
+        found.first,
+        verb=_VERB,
+        title=f"{table.height:,} runs",
+        facts={
+            "Folder": str(found.folder),
+            "Models": f"{table['model'].n_unique():,}, {table['family'].n_unique()} families",
+        },
+        provenance={"Texts": ", ".join(sorted(map(text.printable, table["source"].unique().drop_nulls())))[:300]},
+        alarm="Not every run is here",
+        so="These could not be read:",
+        warnings=[f"{name}: {reason}" for name, reason in list(found.skipped.items())[:20]],
+        sentences=[],
+        missing=[],
+    )
+
+
+def _about(name: str) -> Number | None:
+    return next((about for about in NUMBERS if column(about) == name), None)
+
+
+def _label(name: str) -> str:
+    about = _about(name)
+    return "relative depth" if about is None else about.what
+
+
+def _cell(name: str, value: float | None) -> str:
+    about = _about(name)
+    if value is None:
+        return ""
+    return f"{value:.1%}" if about is not None and about.how == "share" else text.number(value)
+
+
+def _listing(table: pl.DataFrame) -> Block:
+    rows = []
+    for row in table.head(_MOST).iter_rows(named=True):
+        layer = row["massive_layer"]
+        place = "" if layer is None else f"{layer:.0f} of {row['num_layers']} ({row['depth']:.2f})"
+        cells = [Cell(text.line(text.printable(row["run"]), 40)), Cell(text.line(text.printable(row["model"]), 40))]
+        cells += [Cell(text.number(row["num_parameters"])), Cell(place)]
+        rows.append((*cells, *(Cell(_cell(name, row[name])) for name in _LISTED[1:])))
+    heads = ("run", "model", "parameters", "massive layer (depth)", *map(_label, _LISTED[1:]))
+    notes = tuple(f"{about.what}: {about.doc}." for name in _LISTED if (about := _about(name)))
+    more = f" {table.height - _MOST} more are in the table that --csv writes." if table.height > _MOST else ""
+    body = Listing(heads, tuple(rows), (False,) * len(heads), words=2)
+    return Block("Head numbers", f"A row for each run.{more}", notes, body, wide=True)
+
+
+def _chart(table: pl.DataFrame, name: str, log: bool) -> Block | None:
+    """Draw a number over the number of parameters, a dot for each run, coloured by family."""
+    shown = table.filter(pl.col(name).is_finite(), pl.col("num_parameters") > 0)
+    shown = shown.filter(pl.col(name) > 0) if log else shown
+    if not shown.height:
+        return None
+    families = shown["family"].value_counts(sort=True)["family"].to_list()
+    limits = (-0.03, 1.03) if name == "depth" else extent(finite(shown[name]), log=log, zero=True)
+    shown = shown.with_columns(place=pl.col("num_parameters").cast(pl.Float64).log10())
+    sizes = extent(finite(shown["place"]))
+    label = "parameters, power of 10"
+    plot = blank(sizes, limits, x_label=label, y_label=_label(name), height=_HEIGHT, log_y=log)
+    keys = []
+    for place, family in enumerate(families):
+        colour = SERIES[place] if place < len(SERIES) - 1 else GREY
+        data = source(shown.filter(family=family).select("place", name, "run", "model", "num_parameters"))
+        marks = plot.scatter("place", name, source=data, color=colour, size=7, fill_alpha=0.6)
+        hover(plot, marks, {"run": "run", "model": "model", "parameters": "num_parameters", _label(name): name})
+        if place < len(SERIES) - 1:
+            keys.append(Key(text.line(text.printable(family), 30), colour, "dot"))
+    if len(families) > len(keys):
+        keys.append(Key("other families", GREY, "dot"))
+    about = _about(name)
+    note = _DEPTH if about is None else f"{about.what}: {about.doc}"
+    ends = f"from {text.number(shown[name].min())} to {text.number(shown[name].max())}"  # pyrefly: ignore
+    title = f"{_label(name)[:1].upper()}{_label(name)[1:]}"
+    return Block(title, f"{shown.height:,} runs.", (f"{note}.",), plot, tuple(keys), f"{title}, {ends}.")
