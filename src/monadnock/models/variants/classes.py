@@ -68,6 +68,7 @@ class _Model:
         for module in self.modules():  # pyrefly: ignore
             if isinstance(module, (LlamaAttention, GPT2Attention)):
                 _vary(module, config)
+        self.loss_type = "ForCausalLM"  # transformers looks for it in the class's name
         register()
         self.set_attn_implementation(NAME)
 
