@@ -12,6 +12,7 @@ from monadnock.report.theme import SERIES, blank, whole_numbers
 
 _DASHES = ("solid", "dashed", "dotted")
 _HEIGHT = 280
+_Colours = dict[str, tuple[str, str]]  # of each kind of training: colour and dash
 _DOTS = 60  # of a line that can be told apart
 _LONGEST = 50  # characters of a name
 _LOOKS = (  # column, title, axis, logarithmic, columns of the table that it comes from
@@ -30,15 +31,24 @@ def pretraining(findings: Findings) -> list[Block]:
     table, looks = findings["pretrainings"], findings["training_outliers"]
     steps = _known(findings["training_steps"], "step", "loss")
     looks = _known(looks, "step", "layer", "top_1", "median")
+    colours = _colours(table["name"], steps["name"], looks["name"])
     blocks = []
     if table.height:
         blocks.append(_table(_kinds(table), looks))
     if steps.height:
-        blocks.append(_chart(_kinds(steps), "loss", "Loss over the steps", "loss", False, ("training_steps", "loss")))
+        told = ("training_steps", "loss")
+        blocks.append(_chart(_kinds(steps), "loss", "Loss over the steps", "loss", False, told, colours))
     if looks.height:
-        blocks += _looks(looks)
+        blocks += _looks(looks, colours)
         blocks.append(_layers(looks))
     return blocks
+
+
+def _colours(*names: pl.Series) -> _Colours:
+    """Return how each kind is drawn, the same in all charts; the default comes first."""
+    kinds = _kinds(pl.concat(names).drop_nulls().unique().to_frame("name"))["kind"].unique().to_list()
+    looks = [(colour, dash) for dash in _DASHES for colour in SERIES]
+    return dict(zip(sorted(kinds, key=lambda kind: ("default" not in kind, kind)), looks, strict=False))
 
 
 def _known(table: pl.DataFrame, *columns: str) -> pl.DataFrame:
@@ -100,7 +110,7 @@ def _table(table: pl.DataFrame, looks: pl.DataFrame) -> Block:
     )
 
 
-def _looks(looks: pl.DataFrame) -> Iterator[Block]:
+def _looks(looks: pl.DataFrame, colours: _Colours) -> Iterator[Block]:
     """Draw each kind of outlier, of the worst layer."""
     worst = (
         with_ratios(looks)
@@ -114,18 +124,21 @@ def _looks(looks: pl.DataFrame) -> Iterator[Block]:
         shown = _kinds(_known(worst, column))
         shown = shown.filter(pl.col(column) > 0) if log else shown
         if shown.height:
-            yield _chart(shown, column, title, label, log, ("training_outliers", *columns))
+            yield _chart(shown, column, title, label, log, ("training_outliers", *columns), colours)
 
 
-def _chart(table: pl.DataFrame, column: str, title: str, label: str, log: bool, told: tuple[str, ...]) -> Block:
+def _chart(
+    table: pl.DataFrame, column: str, title: str, label: str, log: bool, told: tuple[str, ...], colours: _Colours
+) -> Block:
     """Draw a column over the steps, a line for each kind: the mean over seeds, in a band from the least to the most."""
-    kinds = table["kind"].unique(maintain_order=True).to_list()
-    looks = [(colour, dash) for dash in _DASHES for colour in SERIES]
+    kinds = set(table["kind"])
     limits = (0.0, 1.0) if column == "sink_share" else extent(finite(table[column]), log=log)
     plot = blank(extent(finite(table["step"])), limits, x_label="step", y_label=label, height=_HEIGHT, log_y=log)
     whole_numbers(plot.xaxis[0])
     keys, ends, marks = [], [], []
-    for kind, (colour, dash) in zip(kinds, looks, strict=False):
+    for kind, (colour, dash) in colours.items():
+        if kind not in kinds:
+            continue
         seeds = table.filter(kind=kind).group_by("step")
         values = pl.col(column)
         mine = seeds.agg(mean=values.mean(), least=values.min(), most=values.max(), trainings=pl.len()).sort("step")
@@ -139,7 +152,7 @@ def _chart(table: pl.DataFrame, column: str, title: str, label: str, log: bool, 
         ends.append(f"{_told(kind)} {text.number(mine['mean'][-1])}")
     for mark in marks:
         hover(plot, mark, {"training": "kind", "step": "step", label: "mean", "least": "least", "most": "most"})
-    more = f" {len(kinds) - len(looks)} more are in the table." if len(kinds) > len(looks) else ""
+    more = f" {len(kinds) - len(keys)} more are in the table." if len(kinds) > len(keys) else ""
     says = f"The worst layer; mean over seeds, in a band from the least to the most.{more}"
     says = says if told[0] == "training_outliers" else says.replace("The worst layer; mean", "Mean")
     return Block(title, says, meaning(*told), plot, tuple(keys), f"{title}, at the end: {'; '.join(ends)}.", True)
