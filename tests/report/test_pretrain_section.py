@@ -30,7 +30,7 @@ def test_each_part_is_there_seeds_together():
     told = [[cell.text for cell in row] for row in listed.body.rows]
     assert [row[0] for row in told] == ["llama default", "llama sigmoid", "llama </script><b>"]
     assert told[0][1] == "2.5 (2 to 3)" and told[0][2] == "85 (84 to 86)" and told[0][4] == "8"
-    assert told[0][-1] == "1" and told[1][-1] == "1.19 (1.18 to 1.2)"
+    assert told[0][-1] == "1" and told[1][-1] == "1.191 (1.182 to 1.2)"
     assert layers.body.starts == {2, 4} and len(layers.body.rows) == 6
 
 
