@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from monadnock import MonadnockError, attack, compress, load, scan
 from monadnock.findings import Run
-from monadnock.pretraining import pretrain, read_recipe
+from monadnock.pretraining import pretrain, read_recipe, training
 from monadnock.pretraining.data import read_data
 from monadnock.pretraining.training import make_model
 from monadnock.training.tokens import answer_loss
@@ -193,3 +193,26 @@ def test_two_processes_train_one_model(recipe, tmp_path):
     run = Run.open(tmp_path / "two")
     assert run.table("training_steps").height == 12 and run.table("training_outliers").height == 8
     assert run.table("pretrainings")["loss"][0] < 2.5
+
+
+@pytest.mark.parametrize("damaged", ["trainer_state.json", "outliers.json"])
+def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(recipe, tmp_path, monkeypatch, damaged):
+    path = recipe()
+    whole = pretrain(path, out=tmp_path / "whole", progress=False)
+    calls = []
+
+    def killed():
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "monadnock.pretraining.running.train", lambda *args: training.train(*args[:-2], killed, args[-1])
+        )
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(path, out=tmp_path / "run", progress=False)
+    (last,) = (tmp_path / "run" / "models").glob(f".*/checkpoint-*/{damaged}")
+    last.write_text(last.read_text()[:20])
+    again = pretrain(path, out=tmp_path / "run", progress=False)
+    assert again.table("training_outliers").equals(whole.table("training_outliers"), null_equal=True)

@@ -22,7 +22,7 @@ from monadnock.thresholds import GU2025_SINK_MASS
 from monadnock.training.macdrop import bare_adapter
 
 SEQUENCES = 4  # looked at, where none are given
-_ROWS = "outliers.json"  # in a checkpoint: what was seen so far
+SEEN = "outliers.json"  # in a checkpoint: what was seen so far
 _STEP = ("step", "loss", "learning_rate", "grad_norm")
 
 
@@ -85,7 +85,7 @@ class OutlierMonitor(TrainerCallback):
         adapter = bare_adapter(model, kwargs.get("processing_class"))
         if self.windows is None:
             self.windows = _first(kwargs.get("train_dataloader"))
-        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _ROWS
+        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / SEEN
         self.rows = json.loads(saved.read_text(encoding="utf-8")) if state.global_step and saved.is_file() else []
         if self.out is not None and not (self.out / "manifest.json").is_file():
             windows = Windows(self.windows.cpu(), False, "sequences looked at in training", 0)
@@ -106,7 +106,7 @@ class OutlierMonitor(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep what was seen, in the checkpoint and in the run."""
         if state.is_world_process_zero:
-            saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _ROWS
+            saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / SEEN
             if saved.parent.is_dir():
                 saved.write_text(json.dumps(self.rows), encoding="utf-8")
             self.write(state)

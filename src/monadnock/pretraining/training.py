@@ -14,7 +14,7 @@ from monadnock.models import Adapter, Source
 from monadnock.models.quiet import quiet
 from monadnock.models.variants import build
 from monadnock.pretraining.data import Data
-from monadnock.pretraining.monitor import OutlierMonitor
+from monadnock.pretraining.monitor import SEEN, OutlierMonitor
 from monadnock.pretraining.recipe import Recipe
 from monadnock.training.fitting import SAVES, check_finite, last_checkpoint
 
@@ -128,7 +128,7 @@ def train(
         )
         monitor.attach(trainer)
         trainer.remove_callback(PrinterCallback)
-        last = last_checkpoint(work, ("trainer_state.json",))
+        last = last_checkpoint(work, ("trainer_state.json", SEEN))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     check_finite(trainer.state.log_history)
     speed = clock.steps / clock.took if clock.took else math.nan

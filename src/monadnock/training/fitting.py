@@ -15,6 +15,7 @@ from monadnock.models import Adapter
 from monadnock.models.quiet import quiet
 from monadnock.models.tuned import peft
 from monadnock.preparing import evaluating
+from monadnock.processes import is_first
 from monadnock.training.macdrop import MacDropCallback
 from monadnock.training.tokens import Encoded, answer_loss, collate
 
@@ -146,9 +147,6 @@ def fit(
             last = last_checkpoint(work, ("trainer_state.json", *([_HISTORY] if callback else [])))
             if callback and last:
                 callback.history = [tuple(each) for each in json.loads((last / _HISTORY).read_text(encoding="utf-8"))]
-            for path in work.glob("checkpoint-*"):
-                if path != last:  # cut short, and in the way of those to come
-                    shutil.rmtree(path, ignore_errors=True)
             trainer.train(resume_from_checkpoint=str(last) if last else None)
             tuned.save_pretrained(work / "adapter", save_embedding_layers=False)
             with evaluating(tuned):
@@ -186,9 +184,14 @@ def check_finite(logged: list[dict[str, Any]], after: float = 0.0) -> None:
 
 
 def last_checkpoint(work: Path, needed: Sequence[str]) -> Path | None:
-    """Return the last checkpoint in which these files are whole."""
-    whole = [path for path in work.glob("checkpoint-*") if all(_readable(path / name) for name in needed)]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """Return the last checkpoint in which these files are whole, and remove the others, which are in the way."""
+    found = list(work.glob("checkpoint-*"))
+    whole = [path for path in found if all(_readable(path / name) for name in needed)]
+    last = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    for path in found:
+        if path != last and is_first():
+            shutil.rmtree(path, ignore_errors=True)
+    return last
 
 
 def _readable(path: Path) -> bool:
