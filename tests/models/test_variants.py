@@ -165,6 +165,25 @@ def test_generation_with_a_cache_equals_one_without(architecture, variant):
 
 
 @pytest.mark.parametrize(("architecture", "variant"), CASES)
+def test_generation_with_a_static_cache_equals_one_without(architecture, variant):
+    model = made(architecture, variant)
+    ids = torch.randint(3, 128, (1, 9), generator=torch.Generator().manual_seed(4))
+    how = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    static = model.generate(ids, cache_implementation="static", disable_compile=True, **how)
+    assert torch.equal(static, model.generate(ids, use_cache=False, **how))
+
+
+def test_context_bias_is_right_where_its_key_takes_nearly_everything():
+    model = made("gpt2", "context_bias", std=30.0).float()
+    ids = torch.randint(3, 128, (2, 12), generator=torch.Generator().manual_seed(6))
+    with torch.enable_grad():
+        model(ids, labels=ids).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    for seen in shown(model.double(), ids):
+        torch.testing.assert_close(seen["output"], expected(seen), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("architecture", "variant"), CASES)
 def test_padding_on_the_left_changes_nothing(architecture, variant):
     model = made(architecture, variant)
     ids = torch.randint(3, 128, (1, 9), generator=torch.Generator().manual_seed(5))

@@ -39,6 +39,8 @@ def test_parts_are_apart_and_bos_stands_in_front_without_a_loss_behind_it(tmp_pa
     assert row["input_ids"].tolist() == [0, *(1 + number % 60 for number in range(9, 18))]
     assert row["labels"].tolist() == [-100, -100, *row["input_ids"][2:].tolist()]
     assert held[0]["input_ids"][1] == 1 + 300 % 60
+    plain = Corpus(place, 10)[1]
+    assert plain["labels"].tolist() == [-100, *plain["input_ids"][1:].tolist()]
     with pytest.raises(IndexError):
         train[len(train)]
 

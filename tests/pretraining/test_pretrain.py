@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from monadnock import MonadnockError, attack, compress, load, scan
@@ -15,8 +16,10 @@ from monadnock.pretraining import pretrain, read_recipe, training
 from monadnock.pretraining.data import read_data
 from monadnock.pretraining.training import make_model
 from monadnock.training.tokens import answer_loss
+from tests.words import random_words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+NO_DROPOUT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
 TIMES = ("steps_per_second", "watching")
 
 
@@ -145,6 +148,14 @@ def test_text_is_cut_tokenised_once_and_learned(recipe, tmp_path):
         ({}, {"device": "tpu"}, "Device 'tpu'"),
         ({}, {"data": ["nowhere.txt"]}, "nowhere.txt cannot be read"),
         ({"model": {"n_embd": 10, "n_head": 3}}, {}, "make no gpt2 model"),
+        ({"model": {"vocab_size": 5}}, {}, "vocab_size, which comes from its data"),
+        ({"model": {"n_positions": 4}}, {}, "n_positions, which comes from its data"),
+        ({"model": {"n_embdd": 16}}, {}, "n_embdd, which a gpt2 model has not: did you mean n_embd"),
+        ({}, {"architecture": "llama"}, "which a llama model has not"),
+        ({"model": {"attention_variant": "gate"}}, {}, "attention_variant, which a gpt2 model has not"),
+        ({"betas": [0.9, 2]}, {}, "betas"),
+        ({"model": {"hidden_size": 10, "num_attention_heads": 3}, "architecture": "llama"}, {}, "make no llama model"),
+        ({}, {"device": "cuda"}, "'cuda' was asked, and there is none"),
         ({"silent": [5]}, {}, "Layer 5 was to be silent"),
         ({"data": {"text": []}}, {}, "one of the two"),
         ({"data": {"task": "backcopy", "tokens": 5, "triggers": 5}}, {}, "more tokens than triggers"),
@@ -168,7 +179,7 @@ def test_another_recipe_or_a_checkpoint_of_another_variant_is_refused(recipe, tm
     run = pretrain(recipe(), out=tmp_path / "run", progress=False)
     with pytest.raises(MonadnockError, match=r"holds tiny .* and tiny .* is something else; give another --out"):
         pretrain(recipe(rate=0.02), out=tmp_path / "run", progress=False)
-    with pytest.raises(MonadnockError, match=r"holds tiny .*, and other .* is something else"):
+    with pytest.raises(MonadnockError, match=r"holds tiny .*, and other .* is something else; give another"):
         pretrain(recipe("other"), out=tmp_path / "run", progress=False)
     config = run.path / "models" / "gpt2-default-seed-0" / "config.json"
     config.write_text(
@@ -183,19 +194,90 @@ def test_a_loss_that_is_no_number_is_told(recipe, tmp_path):
         pretrain(recipe(rate=1e30, clip=1e30), out=tmp_path / "run", progress=False)
 
 
-def test_two_processes_train_one_model(recipe, tmp_path):
-    path = recipe(batch=2)
-    begin = "import torch; torch.set_num_threads(1)\nfrom monadnock.pretraining import pretrain\n"
-    (tmp_path / "go.py").write_text(f"{begin}pretrain({str(path)!r}, out='two', device='cpu')\n")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "go.py"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+def test_two_processes_train_as_one_with_a_batch_twice_as_large(recipe, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(random_words(4000)))
+    data = {"text": [str(text)], "vocabulary": 300, "length": 16}
+    one = pretrain(recipe(data=data, model=NO_DROPOUT, batch=4), out=tmp_path / "one", device="cpu", progress=False)
+    path = recipe("two", data=data, model=NO_DROPOUT, batch=2)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "monadnock",
+    ]
+    told = ["pretrain", "--recipe", str(path), "--out", "two", "--device", "cpu"]
+    ended = subprocess.run([*command, *told], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Report:") == 1
     run = Run.open(tmp_path / "two")
-    assert run.table("training_steps").height == 12 and run.table("training_outliers").height == 8
-    assert run.table("pretrainings")["loss"][0] < 2.5
+    assert run.table("training_outliers").height == one.table("training_outliers").height == 8
+    losses = [each.table("training_steps")["loss"].to_list() for each in (one, run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0][-1] < losses[0][0] - 0.1
+    measured = [each.table("pretrainings")["loss"][0] for each in (one, run)]
+    assert measured[0] == pytest.approx(measured[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("damaged", ["trainer_state.json", "outliers.json"])
+def test_every_setting_reaches_the_trainer(recipe, tmp_path, monkeypatch):
+    seen = {}
+    real = transformers.TrainingArguments
+
+    def kept(*args, **given):
+        seen.update(given)
+        return real(*args, **given)
+
+    monkeypatch.setattr(transformers, "TrainingArguments", kept)
+    settings = {"accumulation": 2, "weight_decay": 0.3, "betas": [0.5, 0.6], "floor": 0.25, "clip": 0.7, "warmup": 3}
+    pretrain(recipe(**settings, dtype="bfloat16"), seed=5, out=tmp_path / "run", progress=False)
+    wanted = {"max_steps": 12, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+              "learning_rate": 0.01, "weight_decay": 0.3, "adam_beta1": 0.5, "adam_beta2": 0.6, "max_grad_norm": 0.7,
+              "warmup_steps": 3, "lr_scheduler_kwargs": {"min_lr_rate": 0.25}, "bf16": True, "torch_compile": False,
+              "seed": 5}  # fmt: skip
+    assert {name: seen[name] for name in wanted} == wanted
+    rates = Run.open(tmp_path / "run").table("training_steps")["learning_rate"].to_list()
+    assert max(rates) == pytest.approx(0.01) and rates[-1] < 0.01 * 0.35
+
+
+def test_rounding_and_pruning_are_what_they_are_called(recipe, tmp_path):
+    path = recipe(architecture="llama", steps=30)
+    run = pretrain(path, out=tmp_path / "run", progress=False)
+    (row,) = run.table("pretrainings").to_dicts()
+    batches = read_data(read_recipe(path), 0, tmp_path).batches(8, 4)
+    for name in ("absmax", "pruned"):
+        model = load(str(run.path / row["model"])).model
+        for module in model.model.layers.modules():
+            if isinstance(module, torch.nn.Linear):
+                weight = module.weight.data
+                if name == "absmax":
+                    scale = weight.abs().max() / 127
+                    weight.copy_((weight / scale).round() * scale)
+                else:
+                    weight[weight.abs() <= weight.abs().flatten().kthvalue(weight.numel() // 2).values] = 0
+        assert row[name] == pytest.approx(np.exp(answer_loss(model, batches)), rel=1e-5)
+
+
+def test_a_changed_recipe_or_text_is_no_reason_to_go_on(recipe, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 300)
+    data = {"text": [str(text)], "vocabulary": 300, "length": 16}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("monadnock.pretraining.running.train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(recipe(data=data), out=tmp_path / "run", progress=False)
+    with pytest.raises(MonadnockError, match="something else"):
+        pretrain(recipe(data=data, rate=0.05), out=tmp_path / "run", progress=False)
+    text.write_text("the dog sat on the mat. " * 300)
+    with pytest.raises(MonadnockError, match="something else"):
+        pretrain(recipe(data=data), out=tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["trainer_state.json", "outliers.json", "model.safetensors", "optimizer.pt", "rng_state.pth"]
+)
 def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(recipe, tmp_path, monkeypatch, damaged):
     path = recipe()
     whole = pretrain(path, out=tmp_path / "whole", progress=False)
@@ -212,7 +294,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(recipe, tmp_path, mo
         )
         with pytest.raises(KeyboardInterrupt):
             pretrain(path, out=tmp_path / "run", progress=False)
-    (last,) = (tmp_path / "run" / "models").glob(f".*/checkpoint-*/{damaged}")
-    last.write_text(last.read_text()[:20])
+    last = max((tmp_path / "run" / "models").glob(".*/checkpoint-*"), key=lambda path: int(path.name[11:])) / damaged
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     again = pretrain(path, out=tmp_path / "run", progress=False)
     assert again.table("training_outliers").equals(whole.table("training_outliers"), null_equal=True)

@@ -28,6 +28,8 @@ def test_changes_stand_in_place_of_what_is_written(recipe):
         ({"step": 5}, "sets step, which there is not: did you mean steps"),
         ({"data": {"task": "backcopy", "lenght": 9}}, "sets lenght, which there is not: did you mean length"),
         ({"data": {"task": "shakespeare"}}, "task"),
+        ({"data": {"task": "backcopy", "vocabulary": 300}}, "sets vocabulary, which there is not: known are length"),
+        ({"betas": [2, 3]}, "betas"),
         ({"data": {"text": ["a"], "length": 2}}, "length.*greater than or equal to 8"),
         ({"data": 5}, "data"),
         ({"steps": 0}, "steps.*greater"),

@@ -1,7 +1,5 @@
 """The section on pretraining: a table, curves over the steps and the last look, whatever the tables hold."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,4 +82,4 @@ def test_any_table_gives_blocks(data):
         }  # fmt: skip
         rows[name] = data.draw(st.lists(st.fixed_dictionaries(columns), max_size=4))
     for block in pretraining(found(**rows)):
-        assert block.title and math.isfinite(len(block.says))
+        assert block.title and block.says and block.kind in ("chart", "listing")

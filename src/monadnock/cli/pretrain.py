@@ -39,7 +39,8 @@ def command(
     if not is_first():
         return
     tell(run)
-    print(f"Model:    {near(run.path / run.table('pretrainings')['model'][-1])}")
+    made = run.table("pretrainings").filter(variant=variant, seed=seed)["model"]
+    print(f"Model:    {near(run.path / made[-1])}")
     print(f"Report:   {near(run.report())}")
     print(f"Next:     monadnock show {near(run.path)} training_outliers")
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,17 +40,22 @@ def write_tokens(texts: Iterable[str], tokenizer: Any, folder: Path, about: dict
     if (place / _FACTS).is_file():
         return place
     kind = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    count = 0
+    count, draft = 0, folder / f".{place.name}-{os.getpid()}"  # in its place only when it is whole
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / _TOKENS).open("wb") as file:
+        draft.mkdir(parents=True, exist_ok=True)
+        with (draft / _TOKENS).open("wb") as file:
             for ids in _ids(texts, tokenizer):
                 file.write(np.asarray(ids, kind).tobytes())
                 count += len(ids)
         facts = {"count": count, "dtype": np.dtype(kind).name, "about": about}
-        (place / _FACTS).write_text(json.dumps(facts), encoding="utf-8")  # last: a file without facts is not whole
+        (draft / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        if not (place / _FACTS).is_file():
+            shutil.rmtree(place, ignore_errors=True)
+            draft.rename(place)
     except OSError as error:
         raise MonadnockError(f"Tokens could not be written to {place}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return place
 
 
@@ -110,7 +117,9 @@ class Corpus(Dataset):
             raise IndexError(index)
         own = torch.from_numpy(self._tokens[index * self._own : (index + 1) * self._own].astype(np.int64))
         if self.bos is None:
-            return {"input_ids": own, "labels": own.clone()}
+            labels = own.clone()
+            labels[0] = IGNORED  # nothing predicts the first token, but Trainers count its label
+            return {"input_ids": own, "labels": labels}
         ids = torch.cat([torch.tensor([self.bos]), own])
         labels = ids.clone()
         labels[:2] = IGNORED  # labels are shifted: the second is what the prediction at BOS is held against

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from monadnock import processes
 from monadnock.data.text import read_text, stream_dataset
 from monadnock.errors import MonadnockError
 from monadnock.evaluation.questions import digits
@@ -70,7 +71,7 @@ def read_data(recipe: Recipe, seed: int, folder: Path) -> Data:
 
 def _task(data: TaskData, recipe: Recipe, seed: int) -> Data:
     shape: dict[str, Any] = data.model_dump(exclude={"task"})
-    count = recipe.steps * recipe.batch * recipe.accumulation
+    count = recipe.steps * recipe.batch * recipe.accumulation * processes.count()
     held = Backcopy(recipe.held, **shape, seed=HELD)
     tokenizer = word_tokenizer(data.tokens)
     text = "\n".join(tokenizer.decode(row["input_ids"][1:]) for row in held.__getitems__(list(range(len(held)))))

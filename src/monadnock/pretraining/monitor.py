@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from monadnock.arguments import checked
 from monadnock.data import Windows
 from monadnock.errors import MonadnockError
+from monadnock.evaluation.questions import digits
 from monadnock.findings import Run
 from monadnock.findings.manifest import Manifest
 from monadnock.models import Adapter
@@ -86,10 +87,14 @@ class OutlierMonitor(TrainerCallback):
         if self.windows is None:
             self.windows = _first(kwargs.get("train_dataloader"))
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / SEEN
-        self.rows = json.loads(saved.read_text(encoding="utf-8")) if state.global_step and saved.is_file() else []
+        self.rows = []
+        if state.global_step:
+            self.rows = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else self._written(state)
         if self.out is not None and not (self.out / "manifest.json").is_file():
             windows = Windows(self.windows.cpu(), False, "sequences looked at in training", 0)
             begin_run(self.out, adapter, windows, adapter.source.id)
+        if self.out is not None and Run.open(self.out).manifest.model.num_layers != adapter.num_layers:
+            raise MonadnockError(f"{self.out} is about a model of another shape; give OutlierMonitor another folder.")
         if not self.rows:
             self._look(state, adapter)
 
@@ -117,6 +122,14 @@ class OutlierMonitor(TrainerCallback):
             if self.rows and self.rows[-1]["step"] != state.global_step:
                 self._look(state, model)
             self.write(state)
+
+    def _written(self, state: Any) -> list[dict[str, Any]]:
+        """Return what the run has of this training up to a step, where its checkpoint says nothing."""
+        if self.out is None or not (self.out / "manifest.json").is_file():
+            return []
+        run, part = Run.open(self.out), part_name(self.name)
+        rows = run.part("training_outliers", part).to_dicts() if run.has("training_outliers", part) else []
+        return [row for row in rows if row["step"] <= state.global_step]
 
     def last(self) -> dict[str, float]:
         """Return what was seen last, in the worst layer, under names for trackers."""
@@ -149,10 +162,10 @@ class OutlierMonitor(TrainerCallback):
 
 
 def part_name(name: str) -> str:
-    """Return a training's name as a file may have it."""
-    return (
-        "".join(char if char.isalnum() or char in "._" else "-" for char in name.replace(",", ""))[:120] or "training"
-    )
+    """Return a training's name as a file may have it; names that would be one file differ by a hash."""
+    slug = "".join(char if char.isalnum() or char in "._" else "-" for char in name.replace(",", ""))[:100]
+    plain = len(name) <= 100 and all(char.isalnum() or char in "._ ," for char in name)
+    return slug if plain and slug else f"{slug}-{digits(name)}"
 
 
 def begin_run(path: Path, adapter: Adapter, windows: Windows, model: str) -> Run:
@@ -178,8 +191,9 @@ def begin_run(path: Path, adapter: Adapter, windows: Windows, model: str) -> Run
 def _first(loader: Any) -> Tensor:
     """Return the first sequences of the training data, cut to the shortest."""
     try:
-        rows = [torch.as_tensor(loader.dataset[place]["input_ids"]) for place in range(SEQUENCES)]
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        count = min(SEQUENCES, len(loader.dataset))
+        rows = [torch.as_tensor(loader.dataset[place]["input_ids"]) for place in range(count)]
+    except (TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
         raise MonadnockError(
             "The training data has no sequences of input_ids that can be taken by number; give OutlierMonitor windows."
         ) from error

@@ -1,7 +1,7 @@
 """What a file says of a pretraining: the model, the data, and how it is trained; the variant and the seed are apart."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -50,7 +50,7 @@ class Recipe(_Part):
         accumulation: micro-batches of a step.
         rate: peak learning rate; it falls as a cosine to `floor` of that.
         warmup: steps over which it rises.
-        weight_decay: of matrices; norms and biases have none.
+        weight_decay: of all but norms and biases; a variant's k', v', logit and linear map are decayed, too.
         clip: largest norm of the gradient.
         dtype: auto (bfloat16 autocast on a GPU that can, else float32), float32 or bfloat16.
         compile: let torch.compile make the steps faster.
@@ -71,7 +71,7 @@ class Recipe(_Part):
     warmup: int = Field(0, ge=0)
     floor: float = Field(0.1, ge=0, le=1)
     weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     clip: float = Field(1.0, gt=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
@@ -112,13 +112,19 @@ def read_recipe(path: str | Path, **changes: Any) -> Recipe:
         raise MonadnockError(f"Recipe {path} is no list of names with values; see docs/variants.md.")
     if "verb" in content:
         raise MonadnockError(f"{path} is a recipe of a sweep: monadnock sweep {path}.")
+    data = content.get("data")
+    if changes.get("data") and isinstance(data, dict) and "task" not in data:  # another text, read in the same way
+        others = {name: value for name, value in data.items() if name not in ("text", "dataset", "characters")}
+        changes["data"] = others | changes["data"]
     try:
         return Recipe.model_validate(content | {name: value for name, value in changes.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(each) for each in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = {*Recipe.model_fields, *TaskData.model_fields, *TextData.model_fields}
+            data = content.get("data")
+            kind = TaskData if isinstance(data, dict) and "task" in data else TextData
+            known = kind.model_fields if first["loc"][-1] in (data or ()) else Recipe.model_fields
             raise MonadnockError(f"Recipe {path} sets {where}, which there is not: {nearest(where, known)}") from error
         said = first["msg"][:1].lower() + first["msg"][1:]
         raise MonadnockError(f"Recipe {path}: {where or 'the whole'}: {said} ({first['input']!r:.60}).") from error

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monadnock import processes
 from monadnock.arguments import checked
 from monadnock.compression.applying import compressed
@@ -82,6 +84,8 @@ def pretrain(
         raise MonadnockError(f"Seed {seed} was asked; give one from 0 to 2**32 - 1.")
     if device not in (None, "cpu", "cuda"):
         raise MonadnockError(f"Device {device!r} was asked; training takes cpu, or cuda if there is one.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MonadnockError("Device 'cuda' was asked, and there is none here; leave --device out.")
     read = read_recipe(recipe, architecture=architecture, steps=steps, data=_texts(data))
     path = default_folder(recipe) if out is None else Path(out)
     if not (path / "manifest.json").is_file():
@@ -105,6 +109,7 @@ class _Work:
     variant: str
     seed: int
     path: Path
+    data: str = ""  # in words, once it is read
 
     @property
     def name(self) -> str:
@@ -113,8 +118,8 @@ class _Work:
 
     @property
     def told(self) -> str:
-        """The recipe's name, with the first digits of the hash of what it says."""
-        return f"{self.label} {digits(self.recipe)}"
+        """The recipe's name, with the first digits of the hash of what it and its data say."""
+        return f"{self.label} {digits((self.recipe, self.data))}"
 
     @property
     def part(self) -> str:
@@ -125,12 +130,13 @@ class _Work:
         """Train, measure and write, unless the run has it."""
         with processes.first_alone():  # tokens are written once
             data = read_data(self.recipe, self.seed, self.path.absolute().parent / TOKENS)
+            self.data = data.label
         adapter = make_model(self.recipe, self.variant, data, self.seed)
         windows = data.batches(self.recipe.windows, self.recipe.windows)[0]["input_ids"]
         with processes.first_alone():
             if not (self.path / "manifest.json").is_file():
-                begin_run(self.path, adapter, Windows(windows, data.bos, data.label, 0), self.label)
-        run = self._run(data)
+                begin_run(self.path, adapter, Windows(windows, data.bos, data.label, 0), self.told)
+        run = self._run()
         folder = self.path / "models" / self.part
         if run.has("pretrainings", self.part) and (folder / "config.json").is_file():
             return
@@ -138,15 +144,14 @@ class _Work:
         work = self.path / "models" / f".{self.part}"
         with bar(self.name, self.recipe.steps, progress and processes.is_first()) as step:
             trained = train(adapter, data, self.recipe, self.seed, work, monitor, step, device)
-        if processes.is_first():
-            self._keep(run, data, trained, work, folder)
+        with processes.first_alone():
+            if processes.is_first():
+                self._keep(run, data, trained, work, folder)
 
-    def _run(self, data: Data) -> Run:
+    def _run(self) -> Run:
         """Return the run, or refuse one of something else."""
         run = Run.open(self.path)
-        here = run.table("pretrainings")["recipe"].unique().to_list() if "pretrainings" in run.heights() else []
-        if run.manifest.model.id != self.label or any(each != self.told for each in here):
-            held = here[0] if here else run.manifest.model.id
+        if (held := run.manifest.model.id) != self.told:
             raise MonadnockError(f"{self.path} holds {held}, and {self.told} is something else; give another --out.")
         return run
 
@@ -161,13 +166,13 @@ class _Work:
             (work / "model" / "text.txt").write_text(data.text, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         (work / "model").rename(folder)
-        shutil.rmtree(work, ignore_errors=True)
         model, own = adapter.model, [p for n, p in adapter.model.named_parameters() if ".variant." in n]
         about = {"name": self.name, "architecture": self.recipe.architecture, "variant": self.variant}
         about |= {"seed": self.seed, "recipe": self.told, "data": data.label, "steps": self.recipe.steps}
         about |= {"parameters": sum(p.numel() for p in model.parameters()), "added": sum(p.numel() for p in own)}
         about |= {"steps_per_second": trained.steps_per_second, "watching": trained.watching}
         run.add("pretrainings", self.part, [about | row | {"model": f"models/{self.part}"}])
+        shutil.rmtree(work, ignore_errors=True)  # last: until then a new start goes on from its last checkpoint
 
     def _measured(self, adapter: Adapter, data: Data) -> dict[str, float]:
         """Return the loss of what is held back, and perplexity as it is, rounded and pruned."""

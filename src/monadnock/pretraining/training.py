@@ -1,6 +1,9 @@
 """One training of a model by transformers' Trainer: from random weights to a folder with a checkpoint."""
 
+import difflib
 import math
+import shutil
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 
+from monadnock import processes
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, Source
 from monadnock.models.quiet import quiet
@@ -19,6 +23,7 @@ from monadnock.pretraining.recipe import Recipe
 from monadnock.training.fitting import SAVES, check_finite, last_checkpoint
 
 LOGGED = 500  # rows of losses at most
+_DATA = ("vocab_size", "n_positions", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Trained:
     """A model that was trained, and how fast."""
 
     adapter: Adapter
-    steps_per_second: float
-    watching: float
+    steps_per_second: float | None
+    watching: float | None
 
 
 def make_model(recipe: Recipe, variant: str, data: Data, seed: int) -> Adapter:
@@ -36,6 +41,7 @@ def make_model(recipe: Recipe, variant: str, data: Data, seed: int) -> Adapter:
     Raises:
         MonadnockError: on an unknown variant, or settings that make no model.
     """
+    _check_settings(recipe)
     context = "n_positions" if recipe.architecture == "gpt2" else "max_position_embeddings"
     tokenizer = data.tokenizer
     own = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
@@ -44,6 +50,7 @@ def make_model(recipe: Recipe, variant: str, data: Data, seed: int) -> Adapter:
         torch.manual_seed(seed)
         try:
             model = build(recipe.architecture, variant, **settings | recipe.model)
+            model.config.validate()
         except MonadnockError:
             raise
         except Exception as error:  # configs and modules have errors of their own
@@ -78,14 +85,15 @@ def train(
     from transformers.trainer_callback import PrinterCallback
 
     class Clock(TrainerCallback):
-        took, steps, began = 0.0, 0, 0.0
+        def __init__(self) -> None:
+            self.took: list[float] = []
+            self.began = 0.0
 
         def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:
             self.began = time.monotonic()
 
         def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
-            self.took += time.monotonic() - self.began
-            self.steps += 1
+            self.took.append(time.monotonic() - self.began)
             step()
 
     clock = Clock()
@@ -110,7 +118,7 @@ def train(
             logging_steps=max(1, recipe.steps // LOGGED),
             logging_nan_inf_filter=False,  # else a loss of NaN is logged as 0
             save_steps=max(1, math.ceil(recipe.steps / SAVES)),
-            save_total_limit=1,
+            save_total_limit=2,
             report_to=[],
             disable_tqdm=True,
             remove_unused_columns=False,
@@ -118,19 +126,46 @@ def train(
             seed=seed,
             use_cpu=on_cpu,
         )
+        if arguments.n_gpu > 1:
+            raise MonadnockError(
+                f"{arguments.n_gpu} GPUs were found in one process; start with torchrun --nproc-per-node "
+                f"{arguments.n_gpu} -m monadnock, or set CUDA_VISIBLE_DEVICES to one."
+            )
         trainer: Any = Trainer(
             model=adapter.model.train(),
             args=arguments,
             train_dataset=data.train,
             data_collator=default_data_collator,
             processing_class=adapter.tokenizer,
-            callbacks=[clock],
         )
         monitor.attach(trainer)
+        trainer.callback_handler.callbacks.insert(0, clock)  # in front of the monitor, whose looks it leaves out
         trainer.remove_callback(PrinterCallback)
         last = last_checkpoint(work, ("trainer_state.json", SEEN))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    check_finite(trainer.state.log_history)
-    speed = clock.steps / clock.took if clock.took else math.nan
+    try:
+        check_finite(trainer.state.log_history)
+    except MonadnockError:
+        if processes.is_first():
+            shutil.rmtree(work, ignore_errors=True)  # nothing to go on from
+        raise
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # takes autocast off its forward pass
     adapter.model.eval()
-    return Trained(adapter, speed, monitor.seconds / clock.took if clock.took else math.nan)
+    if not clock.took:  # it was stopped behind its last step
+        return Trained(adapter, None, None)
+    return Trained(adapter, 1 / statistics.median(clock.took), monitor.seconds / sum(clock.took))
+
+
+def _check_settings(recipe: Recipe) -> None:
+    """Refuse settings that a model of this architecture has not, or that come from elsewhere, before one is built."""
+    from transformers import GPT2Config, LlamaConfig
+
+    config = GPT2Config() if recipe.architecture == "gpt2" else LlamaConfig()
+    known = {*config.to_dict(), *config.attribute_map}
+    for name in recipe.model:
+        if name in _DATA:
+            raise MonadnockError(f"The recipe sets the model's {name}, which comes from its data; leave it out.")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "it is misspelt, or another architecture's."
+            raise MonadnockError(f"The recipe sets {name}, which a {recipe.architecture} model has not: {hint}")

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, observe
 from monadnock.models.attention import AttentionBlock
 from monadnock.models.hooks import States
@@ -33,7 +34,7 @@ def watch(model: Adapter | Any, windows: Tensor) -> list[dict[str, Any]]:
         one), heads, largest_sink, gated_sink (the same of gate times attention; null without a gate) and x_down.
 
     Raises:
-        MonadnockError: if the model's family is not known.
+        MonadnockError: if the model's family is not known, or windows are no token ids.
 
     Example:
         >>> rows = watch(model, ids)  # doctest: +SKIP
@@ -42,6 +43,9 @@ def watch(model: Adapter | Any, windows: Tensor) -> list[dict[str, Any]]:
     """
     from monadnock.training.macdrop import bare_adapter
 
+    windows = torch.as_tensor(windows)
+    if windows.dim() != 2 or windows.is_floating_point() or not windows.numel():
+        raise MonadnockError(f"Windows of shape {list(windows.shape)} were given; give token ids [sequence, token].")
     adapter = model if isinstance(model, Adapter) else bare_adapter(model, None)
     layers = range(adapter.num_layers)
     seen = [_Layer() for _ in layers]

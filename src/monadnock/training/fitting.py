@@ -3,12 +3,14 @@
 import json
 import math
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter
@@ -126,7 +128,7 @@ def fit(
                 logging_steps=1,
                 logging_nan_inf_filter=False,  # else a loss of NaN is logged as 0
                 save_steps=max(1, math.ceil(total / SAVES)),
-                save_total_limit=1,
+                save_total_limit=2,
                 report_to=[],
                 disable_tqdm=True,
                 remove_unused_columns=False,
@@ -186,7 +188,7 @@ def check_finite(logged: list[dict[str, Any]], after: float = 0.0) -> None:
 def last_checkpoint(work: Path, needed: Sequence[str]) -> Path | None:
     """Return the last checkpoint in which these files are whole, and remove the others, which are in the way."""
     found = list(work.glob("checkpoint-*"))
-    whole = [path for path in found if all(_readable(path / name) for name in needed)]
+    whole = [path for path in found if all((path / name).is_file() for name in needed) and _whole(path)]
     last = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     for path in found:
         if path != last and is_first():
@@ -194,11 +196,19 @@ def last_checkpoint(work: Path, needed: Sequence[str]) -> Path | None:
     return last
 
 
-def _readable(path: Path) -> bool:
+def _whole(checkpoint: Path) -> bool:
+    """Say whether every file of a checkpoint can be read."""
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        for path in checkpoint.iterdir():
+            if path.suffix == ".json" and not json.loads(path.read_text(encoding="utf-8")):
+                return False
+            if path.suffix == ".safetensors":
+                safe_open(path, "pt").__exit__(None, None, None)  # reads the header, and whether all of it is there
+            if path.suffix in (".pt", ".pth") and zipfile.ZipFile(path).testzip():
+                return False
+    except (OSError, ValueError, zipfile.BadZipFile, SafetensorError):
         return False
+    return True
 
 
 def _experts(adapter: Adapter) -> list[str] | None:

@@ -72,6 +72,13 @@ class _Model:
         register()
         self.set_attn_implementation(NAME)
 
+    def _init_weights(self, module: Any) -> None:
+        """Give a variant that a checkpoint does not have its first values."""
+        if isinstance(module, Variant):
+            module.begin()
+        else:
+            super()._init_weights(module)  # pyrefly: ignore
+
     def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
         """Take no other attention function, which would leave the variant out, than the observed one."""
         if attn_implementation not in (NAME, "monadnock"):

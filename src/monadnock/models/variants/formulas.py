@@ -101,6 +101,8 @@ def fused_attention_forward(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     variant: Variant = module.variant
+    if attention_mask is None and 1 < query.shape[2] < key.shape[2]:  # a static cache, empty behind the prompt
+        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
     if variant.name == "sigmoid":
         mask = _additive(attention_mask, query, key)
         output, _ = eager_attention_forward(module, query, key, value, mask, scaling, dropout, output_scale)
@@ -134,18 +136,14 @@ def _with_key(
         extra_value, value = (torch.nn.functional.pad(each, (0, _PAD)) for each in (extra_value, value))
         logit = torch.nn.functional.pad((variant.sink / scaling)[:, None], (size, _PAD - 1))
         query, extra_key = query + logit[:, None].to(query.dtype), extra_key + _unit(extra_key, size)
-    if variant.name == "context_bias":  # two more dimensions of the values tell the tokens' share and that of k'
-        query, key, extra_key = (torch.nn.functional.pad(each, (0, _PAD)) for each in (query, key, extra_key))
-        extra_value, value = (torch.nn.functional.pad(each, (0, _PAD)) for each in (extra_value, value))
-        value, extra_value = value + _unit(value, size), extra_value + _unit(extra_value, size + 1)
     keys = torch.cat([extra_key.expand(batch, -1, -1)[:, :, None], key], dim=2)
+    if variant.name == "context_bias":  # the share of k' is read as a value of one; tokens have a softmax of their own
+        share = value.new_zeros(batch, groups, 1, _PAD) + _unit(value.new_zeros(_PAD), 0)
+        shares = torch.cat([share, value.new_zeros(*value.shape[:3], _PAD)], dim=2)
+        taken = attend(query, keys, shares, _seen_by_all(mask, query, key))[..., :1]
+        return attend(query, key, value, mask) + taken * _per_head(variant.value.to(query.dtype), query)
     values = torch.cat([extra_value.expand(batch, -1, -1)[:, :, None], value], dim=2)
     output = attend(query, keys, values, _seen_by_all(mask, query, key))
-    if variant.name == "context_bias":
-        tokens = output[..., size : size + 1].clamp(min=torch.finfo(output.dtype).tiny)
-        return output[..., :size] / tokens + output[..., size + 1 : size + 2] * _per_head(
-            variant.value.to(output.dtype), query
-        )
     return output[..., :size]
 
 
