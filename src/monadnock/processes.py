@@ -3,12 +3,15 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as distributed
 
 from monadnock.stats import Statistic
+
+WAIT = timedelta(hours=12)  # for the first process: to tokenise a large text takes hours
 
 
 def count() -> int:
@@ -83,4 +86,5 @@ def _device(statistic: Statistic, name: str, tensor: torch.Tensor) -> torch.devi
 def _begin() -> None:
     """Make the group of processes; what is passed here goes over the CPU, gradients of a training over the GPUs."""
     if not distributed.is_initialized():
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=WAIT)
