@@ -276,6 +276,10 @@ def test_saved_and_loaded_it_is_the_same_and_can_be_scanned(architecture, varian
     text = write_words(tmp_path, random_words(100))
     run = scan(adapter, out=tmp_path / "run", text=text, tokens=64, length=32, progress=False)
     assert run.table("heads").height == 8
+    kinds = run.table("scaling")["kind"].str
+    assert kinds.contains("gate").all() == (variant in ("context_scale", "gate"))
+    has_more = variant in ("attention_bias", "learned_sink", "softmax_plus_one")
+    assert kinds.contains("learned").all() == has_more and kinds.contains("learned").any() == has_more
     outputs = record(adapter, ids, Stream.ATTN_OUTPUT)[0][Site(Stream.ATTN_OUTPUT, 0)]
     torch.testing.assert_close(outputs[0].values[None], shown(model, ids[None])[0]["output"], rtol=1e-4, atol=1e-5)
 

@@ -20,14 +20,16 @@ def command(
     """Read many runs as one: outliers across models, as a table and a page."""
     from monadnock.relations.atlas import atlas  # here: other verbs do not need it
     from monadnock.report.atlas import write_atlas
+    from monadnock.report.text import count
 
     found = atlas(folder)
     for name, reason in found.skipped.items():
-        print(f"monadnock: {name} is left out: {reason}", file=sys.stderr)
+        print(f"monadnock: {name} is left out: {reason.rstrip('.')}.", file=sys.stderr)
     if csv:
         sys.stdout.write(found.table.write_csv())
         return
     page = write_atlas(found, out)
     print_frame(found.table.select(_SHOWN), rows)
-    print(f"{found.table.height:,} runs of {found.table['model'].n_unique():,} models.")
+    models = found.table["model"].n_unique()
+    print(f"{count(found.table.height, 'run')} of {count(models, 'model')}.")
     print(f"Page:   {near(page)}")

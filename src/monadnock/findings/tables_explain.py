@@ -100,7 +100,11 @@ EXPLAINED: tuple[Table, ...] = (
             HEAD,
             ("kind", TEXT, "what scales: none, key (a sink), learned (a sink logit), gate, or several joined by +"),
             ("sink_keys", REAL, "keys with alpha_j > 0.3 (gu2025), averaged over windows"),
-            ("learned_mass", REAL, "mean over queries of the probability that no key gets: 0 without a learned sink"),
+            (
+                "learned_mass",
+                REAL,
+                "mean over queries of the probability that no key gets: 0 without a learned sink; null with sigmoid",
+            ),
             ("gate", REAL, "mean over queries of |gate * y| / |y|; 1 without a gate"),
             ("mean", REAL, "mean of S_i over all queries of all windows; 1 if nothing scales"),
             ("std", REAL, "its standard deviation over all queries of all windows"),

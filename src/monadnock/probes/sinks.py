@@ -37,7 +37,8 @@ class Sinks:
         tables: dict[str, list[dict]] = {name: [] for name in self.tables}
         for layer in range(evidence.adapter.num_layers):
             stat = evidence.get(AttentionStates, Stream.HEADS, layer)
-            tables["scaling"] += [{"layer": layer} | row for row in _scaling(stat)]
+            sums_to_one = getattr(evidence.adapter.config, "attention_variant", "") != "sigmoid"
+            tables["scaling"] += [{"layer": layer} | row for row in _scaling(stat, sums_to_one)]
             tables["spread"] += [{"layer": layer} | row for row in _spread(stat, evidence.adapter.num_kv_heads)]
             norms = evidence.get(Norms, Stream.ATTN_UPDATE, layer).values[stat.seen]
             tables["zero_update"].append({"layer": layer} | _zero_update(norms, stat.sink_positions[stat.seen]))
@@ -63,7 +64,8 @@ def context_share(scaled: Tensor, windows: int) -> Tensor:
     return torch.where(total > 1e-6, within / total, float("nan"))  # a spread below 0.001 is none
 
 
-def _scaling(stat: AttentionStates) -> list[dict]:
+def _scaling(stat: AttentionStates, sums_to_one: bool) -> list[dict]:
+    """Return a row for each head; where attention need not sum to one, what is missing is no learned sink's."""
     windows, size = int(stat.seen.sum()), stat.scaled.shape[2]
     mean, square = stat.scaled.sum(2) / (windows * size)
     shares = context_share(stat.scaled, windows)
@@ -74,14 +76,14 @@ def _scaling(stat: AttentionStates) -> list[dict]:
     has_sink, gated = stat.has_sink(), stat.facts[stat.seen][:, :, 1].ne(1).any(0)
     rows = []
     for head in range(len(mean)):
-        parts = {"key": has_sink[head], "learned": learned[head] > LEARNED_MASS, "gate": gated[head]}
+        parts = {"key": has_sink[head], "learned": sums_to_one and learned[head] > LEARNED_MASS, "gate": gated[head]}
         share = float(shares[head])
         rows.append(
             {
                 "head": head,
                 "kind": "+".join(name for name, there in parts.items() if there) or "none",
                 "sink_keys": float(sinks[head]),
-                "learned_mass": max(0.0, float(learned[head])),
+                "learned_mass": max(0.0, float(learned[head])) if sums_to_one else None,
                 "gate": float(gate[head]),
                 "mean": float(mean[head]),
                 "std": float((square[head] - mean[head] ** 2).clamp(min=0).sqrt()),

@@ -149,6 +149,8 @@ def _parse(path: Path) -> SweepRecipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not YAML"
         raise MonadnockError(f"Recipe {path} cannot be read ({reason}); give a YAML file.") from error
+    if isinstance(content, dict) and "architecture" in content:
+        raise MonadnockError(f"{path} is a recipe of one pretraining: monadnock pretrain --recipe {path}.")
     try:
         return SweepRecipe.model_validate(content)
     except ValidationError as error:
