@@ -59,12 +59,8 @@ class _Model:
     """A model whose attention modules have a variant; it runs under the variant's attention function alone."""
 
     def __init__(self, config: Any):
+        _check(config)  # before weights are made
         super().__init__(config)  # pyrefly: ignore
-        name = config.attention_variant
-        if name not in VARIANTS:
-            raise MonadnockError(f"There is no attention variant {name!r}: {nearest(name, VARIANTS)}")
-        if name == "context_bias" and max(getattr(config, each, 0) for each in ("attn_pdrop", "attention_dropout")):
-            raise MonadnockError("context_bias is not defined with dropout of attention; set that to 0.")
         for module in self.modules():  # pyrefly: ignore
             if isinstance(module, (LlamaAttention, GPT2Attention)):
                 _vary(module, config)
@@ -99,6 +95,15 @@ class VariedGPT2(_Model, GPT2LMHeadModel):
 
 
 _CLASSES = {"llama": (VariedLlamaConfig, VariedLlama), "gpt2": (VariedGPT2Config, VariedGPT2)}
+
+
+def _check(config: Any) -> None:
+    """Refuse a variant that there is not, and dropout that has no meaning with one."""
+    name = config.attention_variant
+    if name not in VARIANTS:
+        raise MonadnockError(f"There is no attention variant {name!r}: {nearest(name, VARIANTS)}")
+    if name == "context_bias" and max(getattr(config, each, 0) for each in ("attn_pdrop", "attention_dropout")):
+        raise MonadnockError("context_bias is not defined with dropout of attention; set that to 0.")
 
 
 def _vary(module: Any, config: Any) -> None:
