@@ -32,12 +32,12 @@ def read_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> di
         >>> read_arguments(finetune, {"rate": "1e-4", "zeroed": [2]})
         {'rate': 0.0001, 'zeroed': [2]}
     """
-    hints = typing.get_type_hints(function)
+    hints = _hints(function)
     read = {}
     for name, value in given.items():
         hint = hints.get(name, Any)
         try:
-            read[name] = TypeAdapter(hint, config=_config(hint)).validate_python(value)
+            read[name] = _reader(hint).validate_python(value)
         except ValidationError as error:
             shown = repr(value)
             shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
@@ -56,6 +56,17 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
         return function(*bound.args, **bound.kwargs)
 
     return reading
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(function)
+
+
+@functools.cache
+def _reader(hint: Any) -> TypeAdapter[Any]:
+    """Return what reads a type; to make one takes far longer than to use it."""
+    return TypeAdapter(hint, config=_config(hint))
 
 
 def _config(hint: Any) -> ConfigDict | None:

@@ -1,5 +1,7 @@
 """The backcopy task: what follows a trigger, what follows anything else, and that every sequence is always the same."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from monadnock import MonadnockError
 from monadnock.pretraining.backcopy import BOS, IGNORED, Backcopy
+from monadnock.pretraining.data import HELD
 
 
 @given(st.integers(0, 2**40), st.integers(3, 30), st.integers(3, 12), st.data())
@@ -32,6 +35,17 @@ def test_a_sequence_is_the_same_whenever_it_is_asked_for(seed, order):
     other = Backcopy(8, length=10, seed=seed + 1)
     assert torch.equal(other.transitions, task.transitions)
     assert not all(torch.equal(task[place]["input_ids"], other[place]["input_ids"]) for place in range(8))
+
+
+def test_no_two_seeds_have_sequences_in_common_nor_alike():
+    """The generator reads 32 bits: seeds that differ elsewhere, or in one bit alone, have to give other numbers."""
+    drawn = {
+        seed: torch.stack([row["input_ids"][1:] for row in Backcopy(50, seed=seed).__getitems__(list(range(50)))])
+        for seed in (HELD, 0, 1, 2, 3, 4, 2**30, 2**31, 2**32 - 1)
+    }
+    for one, two in itertools.combinations(drawn.values(), 2):
+        assert (one == two).float().mean() < 0.1
+        assert not (one[:, None] == two[None]).all(2).any()
 
 
 def test_elsewhere_tokens_follow_the_transition_matrix():

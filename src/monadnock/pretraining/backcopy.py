@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from monadnock.data.seeds import mixed
 from monadnock.errors import MonadnockError
 
 BOS = 0
@@ -90,5 +91,5 @@ class Backcopy(Dataset):
 
     def _numbers(self, place: int) -> Tensor:
         """Return the random numbers of one sequence, [length]."""
-        generator = torch.Generator().manual_seed((self.seed * 2**31 + place) % 2**63)
+        generator = torch.Generator().manual_seed(mixed(self.seed, place))
         return torch.rand(self.length, generator=generator)

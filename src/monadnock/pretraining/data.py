@@ -19,7 +19,7 @@ from monadnock.pretraining.recipe import Recipe, TaskData, TextData
 from monadnock.pretraining.tokenizers import kept_tokenizer, word_tokenizer
 
 LEARNED = 10**8  # characters of a data set on which a tokenizer is trained
-HELD = 2**30  # seed of the task's sequences that are held back: no training has it
+HELD = -1  # seed of the task's sequences that are held back: no training has it
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def _first(loader: Any) -> Tensor:
     try:
         count = min(SEQUENCES, len(loader.dataset))
         rows = [torch.as_tensor(loader.dataset[place]["input_ids"]) for place in range(count)]
-    except (TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+    except (TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:  # the last: a stream
         raise MonadnockError(
             "The training data has no sequences of input_ids that can be taken by number; give OutlierMonitor windows."
         ) from error

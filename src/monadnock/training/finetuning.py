@@ -16,7 +16,7 @@ from monadnock.evaluation import Tasks
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.models.tuned import check_installed
-from monadnock.preparing import bar, evaluating, known_run, open_model
+from monadnock.preparing import bar, evaluating, known_run, open_model, random_state_kept
 from monadnock.sameness import check_weights
 from monadnock.scanning import scan
 from monadnock.training.examples import Examples, read_examples
@@ -208,7 +208,8 @@ class _Work:
             before = answer_loss(self.adapter.model, held)
         work = self.run.path / "adapters" / f".{self.part}"
         try:
-            fitted = fit(self.adapter, trained, self.recipe, self.callback, work, held, step)
+            with random_state_kept():
+                fitted = fit(self.adapter, trained, self.recipe, self.callback, work, held, step)
         except BaseException:
             for empty in (work, work.parent):  # of a training that was refused; checkpoints stay
                 with contextlib.suppress(OSError):

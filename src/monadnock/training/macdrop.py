@@ -1,6 +1,5 @@
 """MacDrop: curriculum dropout on the massive weights while adapters are fine-tuned, as a callback of the Trainer."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers import TrainerCallback
 
 from monadnock.arguments import checked
 from monadnock.attacking.targets import Aim, check_tables
+from monadnock.data.seeds import mixed
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
 from monadnock.models import Adapter, Source
@@ -111,7 +111,7 @@ class MacDropCallback(TrainerCallback):
         assert self._rows is not None, "training began without on_train_begin"
         step = state.global_step + 1
         p = self.schedule.probability(step, state.max_steps, self._epoch, max(state.num_train_epochs, self._epoch))
-        self.history.append((step, p, self._rows.draw(p, _mixed(self.seed, step))))
+        self.history.append((step, p, self._rows.draw(p, mixed(self.seed, step))))
         self._rows.active = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -132,11 +132,6 @@ class MacDropCallback(TrainerCallback):
         if self._rows is not None:
             self._rows.remove()
         self._rows = None
-
-
-def _mixed(seed: int, step: int) -> int:
-    """Return 32 bits that depend on both: torch's generator on the CPU reads no more of a seed."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4).digest())
 
 
 def aims_of(run: Run, k: int) -> list[Aim]:
