@@ -298,3 +298,12 @@ def test_a_checkpoint_that_is_not_whole_is_not_gone_on_from(recipe, tmp_path, mo
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     again = pretrain(path, out=tmp_path / "run", progress=False)
     assert again.table("training_outliers").equals(whole.table("training_outliers"), null_equal=True)
+
+
+def test_keys_of_a_variant_can_be_masked_and_perplexity_is_measured(recipe, tmp_path):
+    run = pretrain(recipe(), variant="attention_bias", out=tmp_path / "run", progress=False)
+    folder = run.path / "models" / "gpt2-attention_bias-seed-0"
+    how = {"text": folder / "text.txt", "length": 16, "tokens": 64, "progress": False, "out": tmp_path / "scan"}
+    effects = attack(folder, modes=["mask"], ks=[1], metrics=["perplexity"], **how).table("effects")
+    (row,) = effects.filter(mode="mask", metric="perplexity").to_dicts()
+    assert row["value"] != row["baseline"]

@@ -18,7 +18,7 @@ from tests.reading.conftest import make, plain
 from tests.tiny import tiny_model
 from tests.words import word_tokenizer
 
-POSITIONS = {"gpt2", "gpt2-by-layer", "opt", "opt-350m"}  # whose first state is no bare embedding
+POSITIONS = {"gpt2", "gpt2-by-layer", "monadnock_gpt2", "opt", "opt-350m"}  # whose first state is no bare embedding
 
 
 def unit(rows):

@@ -11,6 +11,7 @@ from monadnock.errors import MonadnockError
 from monadnock.interventions.changed import check_layer
 from monadnock.models import Adapter
 from monadnock.models.attention import NAME, BlockMask
+from monadnock.models.variants.formulas import NAME as VARIED
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def mask_keys(
         check_layer(adapter, layer)
     if wrong := [position for position in positions if position < 0]:
         raise MonadnockError(f"Position {wrong[0]} was asked; positions count from 0 at the start of a window.")
-    if (how := adapter.config._attn_implementation) not in (None, "eager", "sdpa", NAME):
+    if (how := adapter.config._attn_implementation) not in (None, "eager", "sdpa", NAME, VARIED):
         raise MonadnockError(f"Keys cannot be masked under attention {how!r}; load the model with eager or sdpa.")
     keys = torch.tensor(sorted(set(positions)), dtype=torch.int64)
     with ExitStack() as stack:

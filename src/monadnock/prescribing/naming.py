@@ -7,7 +7,10 @@ from monadnock.prescribing.keeping import FUSED
 
 PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
 HEAD = "lm_head"
-CONV1D = ("gpt2",)  # families whose matrices llm-compressor does not see: no layer of theirs is a Linear
+CONV1D = (
+    "gpt2",
+    "monadnock_gpt2",
+)  # families whose matrices llm-compressor does not see: no layer of theirs is a Linear
 OUTSIDE = {"opt": (r"re:.*\.project_(in|out)$",)}  # linear layers outside the blocks, beside the head
 
 
