@@ -9,9 +9,9 @@ from torch import Tensor
 from monadnock.data import Windows
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, States
+from monadnock.models.layerwise import holding, run_layer, walking
 from monadnock.models.matrices import Matrix
-from monadnock.models.replay import copied, replay
-from monadnock.models.start import Enough, run_layers
+from monadnock.models.start import Enough
 from monadnock.sites import Site, Stream
 from monadnock.stats import SecondMoment
 
@@ -55,8 +55,8 @@ def walk(
 ) -> Iterator[LayerInputs]:
     """Yield the inputs of each layer's matrices; each layer runs on what the one before gave.
 
-    Only one layer's second moments are in memory, beside the states of all windows behind one layer. Layers after the
-    last one that is asked for never run.
+    Only one layer's second moments are in memory, beside the states of all windows behind one layer; of a model that is
+    kept on disk also only one layer's weights. Layers after the last one that is asked for never run.
 
     Args:
         adapter: the model.
@@ -75,21 +75,24 @@ def walk(
         ...     hessian = inputs.moment(inputs.matrices[0]).hessian
     """
     states: list[Any] = [None] * len(windows.ids)
-    for layer in range(max(matrix.layer for matrix in matrices) + 1):
-        chosen = [matrix for matrix in matrices if matrix.layer == layer]
-        outputs: list[Any] = []
-        for stage in _stages(chosen) if again else [chosen] * bool(chosen):
-            inputs = LayerInputs(layer, stage)
-            outputs = [
-                _run(adapter, ids, layer, states[window], _watchers(inputs, window, len(states), part=again))
-                for window, ids in enumerate(windows.ids)
-            ]
-            _check_finite(adapter, inputs)
-            yield inputs
-        if again or not chosen:
-            outputs = [_run(adapter, ids, layer, state, {}) for ids, state in zip(windows.ids, states, strict=True)]
-        states = outputs
-        step()
+    with walking(adapter):
+        for layer in range(max(matrix.layer for matrix in matrices) + 1):
+            chosen = [matrix for matrix in matrices if matrix.layer == layer]
+            outputs: list[Any] = []
+            with holding(adapter, layer):
+                for stage in _stages(chosen) if again else [chosen] * bool(chosen):
+                    inputs = LayerInputs(layer, stage)
+                    outputs = [
+                        run_layer(adapter, ids, layer, state, _watchers(inputs, window, len(states), part=again))
+                        for window, (ids, state) in enumerate(zip(windows.ids, states, strict=True))
+                    ]
+                    _check_finite(adapter, inputs)
+                    yield inputs
+                if again or not chosen:
+                    pairs = zip(windows.ids, states, strict=True)
+                    outputs = [run_layer(adapter, ids, layer, state, {}) for ids, state in pairs]
+            states = outputs
+            step()
 
 
 def _stages(matrices: list[Matrix]) -> list[list[Matrix]]:
@@ -97,21 +100,6 @@ def _stages(matrices: list[Matrix]) -> list[list[Matrix]]:
     streams = dict.fromkeys(_SEES.values())
     stages = [[matrix for matrix in matrices if _SEES[matrix.module] is stream] for stream in streams]
     return [stage for stage in stages if stage]
-
-
-def _run(adapter: Adapter, ids: Tensor, layer: int, state: Any, watchers: dict[Site, Any]) -> Any:
-    """Run one layer on what the one before gave for a window, and return what it gives, on the CPU.
-
-    None comes back if a watcher has seen enough before the layer's end.
-    """
-    kept: list[Any] = []
-    handle = adapter.layers[layer].register_forward_hook(lambda _module, _args, output: kept.append(copied(output)))
-    try:
-        with replay(adapter, layer - 1, state):
-            run_layers(adapter, ids, watchers, lambda done: done == layer)
-    finally:
-        handle.remove()
-    return kept[0] if kept else None
 
 
 def _watchers(inputs: LayerInputs, window: int, count: int, *, part: bool) -> dict[Site, Any]:

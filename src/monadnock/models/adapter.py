@@ -77,7 +77,7 @@ class Adapter:
     @cached_property
     def num_kv_heads(self) -> int:
         """Number of key-value heads."""
-        return self.weight(0, "k").read().shape[0] // self.d_head
+        return self._shape("k")[0] // self.d_head
 
     @cached_property
     def d_head(self) -> int:
@@ -87,12 +87,16 @@ class Adapter:
     @cached_property
     def hidden_size(self) -> int:
         """Width of the residual stream."""
-        return self.weight(0, "down", 0 if self.num_experts else None).read().shape[0]
+        return self._shape("down")[0]
 
     @cached_property
     def intermediate_size(self) -> int:
         """Width of the down projection's input."""
-        return self.weight(0, "down", 0 if self.num_experts else None).read().shape[1]
+        return self._shape("down")[1]
+
+    def _shape(self, role: str) -> torch.Size:
+        """Shape of a weight of the first layer as [out, in], without reading it."""
+        return self.cut(self.stored(0, role), role, 0 if self.num_experts else None).read().shape
 
     @cached_property
     def num_experts(self) -> int | None:

@@ -64,8 +64,9 @@ def _owners(adapter: Adapter) -> dict[int, dict[str, int]]:
         for role in ROLES:
             if adapter.has(role):
                 experts = adapter.num_experts if role in ("gate", "up", "down") else None
-                size = adapter.weight(layer, role, 0 if experts else None).read().numel()
-                add(adapter.stored(layer, role), role, size * (experts or 1))
+                stored = adapter.stored(layer, role)
+                size = adapter.cut(stored, role, 0 if experts else None).read().numel()
+                add(stored, role, size * (experts or 1))
         if family.router:
             weight = adapter.module(layer, family.router).weight
             add(weight, "router", weight.numel())

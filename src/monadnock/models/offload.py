@@ -1,5 +1,7 @@
-"""Reach a weight that accelerate keeps on the CPU or on disk while the model is not running."""
+"""Weights that accelerate keeps on the CPU or on disk: reach one, and hold those of a part while it is used."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,9 +20,46 @@ def present(module: nn.Module, name: str) -> Tensor | None:
     tensor: Any = getattr(module, name, None)
     if tensor is None or not tensor.is_meta:
         return tensor
-    hook = getattr(module, "_hf_hook", None)
-    for each in getattr(hook, "hooks", [hook]):
-        values = getattr(each, "weights_map", None)
-        if values is not None:
-            return values[name]
+    for hook in _hooks(module):
+        if hook.weights_map is not None:
+            return hook.weights_map[name]
     raise MonadnockError(f"The {name} of a {type(module).__name__} has no values (meta device); load the model whole.")
+
+
+def is_away(*modules: nn.Module) -> bool:
+    """Say whether any weight of these modules is not in memory while they do not run."""
+    return any(parameter.is_meta for module in modules for parameter in module.parameters())
+
+
+@contextmanager
+def held(*modules: nn.Module) -> Iterator[None]:
+    """Keep the weights of modules in memory inside the block, so that however often they are used each is read once.
+
+    Nothing happens to modules whose weights are in memory anyway.
+
+    Args:
+        *modules: with all that is in them.
+
+    Example:
+        >>> with held(adapter.layers[11]):  # doctest: +SKIP
+        ...     adapter.weight(11, "down").read()
+    """
+    loaded: list[tuple[nn.Module, Any]] = []
+    try:
+        for module in dict.fromkeys(part for module in modules for part in module.modules()):
+            for hook in _hooks(module):
+                if hook.offload:
+                    loaded.append((module, hook))
+                    hook.pre_forward(module)
+                    hook.offload = False
+        yield
+    finally:
+        for module, hook in loaded:
+            hook.offload = True
+            hook.post_forward(module, None)
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    """Return the hooks of accelerate that fetch a module's weights before it runs, and let them go afterwards."""
+    hook = getattr(module, "_hf_hook", None)
+    return [each for each in getattr(hook, "hooks", [hook]) if hasattr(each, "weights_map")]

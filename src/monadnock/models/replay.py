@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from monadnock.models.adapter import Adapter
@@ -39,8 +40,9 @@ def capture(adapter: Adapter, ids: Tensor, layers: Collection[int]) -> dict[int,
 def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
     """Let the layers up to `layer` give a kept output in place of running, for passes over the same window.
 
-    All that the model does around its layers (embedding, masks, rotary, final norm, logits) is done as ever. Hooks on
-    `layer` see the kept output, and may change it; of the earlier layers only the time is saved.
+    All that the model does around its layers (masks, rotary, final norm, logits) is done as ever, but token ids are not
+    embedded: nobody sees what enters the first layer. Hooks on `layer` see the kept output, and may change it; of the
+    earlier layers only the time is saved, and their weights are not read.
 
     Args:
         adapter: the model.
@@ -60,10 +62,16 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
         states = args[0] if args else kwargs["hidden_states"]
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
-    # accelerate puts a function of its own on the modules of layers that it moves
-    before = [(module, vars(module).get("forward")) for module in list(adapter.layers)[: layer + 1]]
-    for module, _ in before:
-        module.forward = give if module is adapter.layers[layer] else skip
+    embedding = adapter.model.get_input_embeddings()
+
+    def blank(ids: Tensor) -> Tensor:
+        return torch.zeros(*ids.shape, embedding.weight.shape[1], dtype=embedding.weight.dtype, device=ids.device)
+
+    # accelerate puts a function of its own on the modules that it moves
+    replaced = [*list(adapter.layers)[: layer + 1], *([embedding] if layer >= 0 else [])]
+    before = [(module, vars(module).get("forward")) for module in replaced]
+    for module in replaced:
+        module.forward = blank if module is embedding else give if module is adapter.layers[layer] else skip
     try:
         yield
     finally:
