@@ -4,7 +4,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from monadnock import scan, scanning
+from monadnock import observing, scan
 from monadnock.data import token_windows
 from monadnock.models import Adapter, Source
 from monadnock.probes import Ask
@@ -53,13 +53,13 @@ def test_forward_passes(model, text, tmp_path, probes, lengths):
 
 def test_only_the_union_of_asked_sites_is_hooked(model, text, tmp_path, monkeypatch):
     hooked = []
-    observe = scanning.observe
+    observe = observing.observe
 
     def spy(adapter, watchers):
         hooked.append(set(watchers))
         return observe(adapter, watchers)
 
-    monkeypatch.setattr(scanning, "observe", spy)
+    monkeypatch.setattr(observing, "observe", spy)
     probes = ["activations:query+residual", "start_token"]
     scan(model, TOKENIZER, out=tmp_path / "run", text=text, probes=probes, **SIZES)
     start, windows = hooked

@@ -9,10 +9,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from monadnock import MonadnockError, scan, scanning
+from monadnock import MonadnockError, observing, scan
 from monadnock.data import token_windows
 from monadnock.models import Adapter, Source, attention
-from monadnock.scanning import self_check
+from monadnock.observing import self_check
 from tests.scans import SIZES, TOKENIZER, assert_untouched, state, tables
 from tests.stats.cases import seeds, steady
 from tests.tiny import tiny_model
@@ -72,7 +72,7 @@ def test_nothing_is_written_where_observation_changes_the_logits(model, text, tm
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rounding_passes_the_check(model, text, tmp_path, dtype):
     check = scan(model.to(dtype), TOKENIZER, out=tmp_path / "run", text=text, **SIZES).manifest.self_check
-    assert 0 <= check.relative_error <= check.tolerance == scanning.TOLERANCE[dtype]
+    assert 0 <= check.relative_error <= check.tolerance == observing.TOLERANCE[dtype]
 
 
 # NaN is a finding

@@ -9,7 +9,7 @@ from torch import Tensor
 from monadnock.data import Windows
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, States
-from monadnock.models.layerwise import holding, run_layer, walking
+from monadnock.models.layerwise import embed, holding, run_layer, walking
 from monadnock.models.matrices import Matrix
 from monadnock.models.start import Enough
 from monadnock.sites import Site, Stream
@@ -74,8 +74,9 @@ def walk(
         >>> for inputs in walk(adapter, windows, [Matrix(11, "down")]):  # doctest: +SKIP
         ...     hessian = inputs.moment(inputs.matrices[0]).hessian
     """
-    states: list[Any] = [None] * len(windows.ids)
     with walking(adapter):
+        with holding(adapter, -1):
+            states: list[Any] = [embed(adapter, ids) for ids in windows.ids]
         for layer in range(max(matrix.layer for matrix in matrices) + 1):
             chosen = [matrix for matrix in matrices if matrix.layer == layer]
             outputs: list[Any] = []

@@ -21,6 +21,7 @@ from monadnock.findings import Run
 from monadnock.findings.manifest import ModelFacts, TextFacts
 from monadnock.findings.run import check_free
 from monadnock.models import Adapter, Source, load
+from monadnock.models.components import each_parameter
 
 DEFAULT_LENGTH = 1024
 DEFAULT_TOKENS = 4096
@@ -120,7 +121,7 @@ def model_facts(adapter: Adapter) -> ModelFacts:
         intermediate_size=adapter.intermediate_size,
         num_experts=adapter.num_experts,
         vocab_size=adapter.model.get_input_embeddings().weight.shape[0],
-        num_parameters=sum(parameter.numel() for parameter in adapter.model.parameters()),
+        num_parameters=sum(parameter.numel() for _, parameter in each_parameter(adapter)),
         context_length=adapter.context_length,
         ignored_config=adapter.ignored_config,
     )

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from monadnock.catalogue import Entry, entry_named
 from monadnock.data.text import built_in_text
 from monadnock.errors import MonadnockError
 from monadnock.findings.words import listed, number
 from monadnock.models import Adapter, States
-from monadnock.models.start import run_layers, start_states
+from monadnock.models.layerwise import embed, holding, run_layer, walking
+from monadnock.models.start import StartKeeper, StartStates
 from monadnock.preparing import evaluating, open_model
 from monadnock.sites import Site, Stream
 from monadnock.stats import is_massive, massive_layer
@@ -79,8 +79,9 @@ def verify(
     - *partial*: the same layer and expert, and some of the indices, or all of them in another order;
     - *mismatch*: another layer or expert, or no index in common.
 
-    Where to stop is found with the text, 64 tokens of the built-in one with BOS in front, in a forward pass of its own
-    that ends with the same layer; in front of a text, the start token has the states that it has alone.
+    Where to stop is found with the text, 64 tokens of the built-in one with BOS in front, which goes through each layer
+    beside the token alone; in front of a text, the start token has the states that it has alone. Of a model that is
+    kept on disk (`device="disk"`), the layers that need not run are not read, and each of the others once.
 
     Args:
         model: what `load` takes, an `Adapter`, or a transformers causal language model.
@@ -112,8 +113,8 @@ def verify(
             "`monadnock scan` shows what the first token of a text does instead."
         )
     with evaluating(adapter.model):
-        layers_run, massive = _layers_needed(adapter, start, known.layer)
-        states = start_states(adapter, start, enough=lambda states: len(states.residual) >= layers_run)
+        states, massive = _search(adapter, start, known.layer)
+    layers_run = len(states.residual)
     layer = massive_layer(states.residual, states.inner)
     top = states.inner[layer].abs().topk(min(len(known.features), states.inner.shape[1]))
     features, magnitudes = tuple(top.indices.tolist()), tuple(top.values.tolist())
@@ -141,21 +142,35 @@ def verify(
     )
 
 
-def _layers_needed(adapter: Adapter, start: int, least: int) -> tuple[int, bool]:
-    """Return how many layers have to run, layer `least` at least, and whether h is massive after the last of them."""
+def _search(adapter: Adapter, start: int, least: int) -> tuple[StartStates, bool]:
+    """Take the start token and the text through layers up to `least`, and on until h is massive behind one of them.
+
+    Returns:
+        The start token's states in the layers that ran, and whether h is massive behind the last of them.
+    """
     length = min(TEXT_TOKENS, adapter.context_length or TEXT_TOKENS)
     text = adapter.tokenizer(built_in_text()[:TEXT_CHARS], add_special_tokens=False, verbose=False)["input_ids"]
-    massive = False
+    windows = torch.tensor([start]), torch.tensor([start, *text[: length - 1]])
+    keeper, massive = StartKeeper(adapter), False
 
     def look(batch: States) -> None:
         nonlocal massive
         values = batch.values.float()
         massive = bool(is_massive(values[0], values.abs().median()).any())
 
-    watchers = {Site(Stream.RESIDUAL, layer): look for layer in range(adapter.num_layers)}
-    ids: Tensor = torch.tensor([start, *text[: length - 1]])
-    layers_run = run_layers(adapter, ids, watchers, lambda layer: massive and layer >= least)
-    return layers_run, massive
+    layer = 0
+    with walking(adapter):
+        with holding(adapter, -1):
+            states: list[Any] = [embed(adapter, ids) for ids in windows]
+        for layer in range(adapter.num_layers):
+            watchers = keeper.at(layer), {Site(Stream.RESIDUAL, layer): look}
+            with holding(adapter, layer):
+                states = [
+                    run_layer(adapter, *each) for each in zip(windows, (layer, layer), states, watchers, strict=True)
+                ]
+            if massive and layer >= least:
+                break
+    return keeper.states(layer + 1), massive
 
 
 def _compare(entry: Entry, layer: int, expert: int | None, found: tuple[int, ...]) -> tuple[Outcome, str]:

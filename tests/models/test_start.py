@@ -25,7 +25,7 @@ def adapt(model):
 
 
 def counted(adapter):
-    """Count how often each layer runs."""
+    """Count how often each layer's attention runs."""
     counts = [0] * adapter.num_layers
 
     def count(layer):
@@ -34,8 +34,8 @@ def counted(adapter):
 
         return hook
 
-    for layer, module in enumerate(adapter.layers):
-        module.register_forward_pre_hook(count(layer))
+    for layer in range(adapter.num_layers):
+        adapter.module(layer, adapter.family.attention_module).register_forward_pre_hook(count(layer))
     return counts
 
 

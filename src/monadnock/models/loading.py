@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import pickle
+import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from monadnock.models import variants
 from monadnock.models.adapter import Adapter, Source
 from monadnock.models.config_check import find_family
 from monadnock.models.gguf_file import read_once
+from monadnock.models.offload import read_as
 from monadnock.models.packaged import PACKAGED, packaged_path
 from monadnock.models.quiet import quiet
 from monadnock.models.tuned import merge
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+DISK = "disk"  # a device that is none: weights stay in their files, and are read when they are needed
 
 
 def load(
@@ -38,7 +42,8 @@ def load(
         model: a packaged model's name, a GGUF file, a folder with config.json, or a hub id (`owner/name@revision`).
             With `+FOLDER` behind it, the adapter that peft saved there is merged into the weights.
         dtype: float32, bfloat16, float16 or auto (float32 on a CPU, else what the checkpoint holds).
-        device: where to put it, as torch names it; by default cuda if there is one, else cpu.
+        device: where to put it, as torch names it; by default cuda if there is one, else cpu. `disk` leaves the weights
+            in the checkpoint's safetensors, from which accelerate reads them when they are needed.
         device_map: passed to transformers and accelerate instead of `device`.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the checkpoint; off unless asked.
@@ -55,13 +60,20 @@ def load(
     """
     if tuned := _with_adapter(str(model)):
         base, folder = tuned
+        if device == DISK:
+            raise MonadnockError(
+                f"{model} has an adapter, which is merged into weights in memory; they cannot stay on disk."
+            )
         how: dict[str, Any] = {"dtype": dtype, "device": device, "device_map": device_map, "revision": revision}
         return merge(load(base, **how, trust_remote_code=trust_remote_code), folder)
     source, place, options = _locate(str(model), revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    _check_request(dtype, device)
+    moved = {"": DISK} if device == DISK else device_map
+    _check_request(dtype, "cpu" if device == DISK else device)
+    if device == DISK and "gguf_file" in options:
+        raise MonadnockError(f"{source.id} is a GGUF file, which is read whole; safetensors alone can stay on disk.")
     options |= {"trust_remote_code": trust_remote_code}
-    on_cpu = device_map is None and device.startswith("cpu")
+    on_cpu = device_map is None and (device.startswith("cpu") or device == DISK)
     kind = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if on_cpu else "auto")
     reading = read_once() if "gguf_file" in options else contextlib.nullcontext()
     with reading, _told_in_one_sentence(source), quiet():
@@ -74,18 +86,26 @@ def load(
         find_family(config.get_text_config(decoder=True))  # refuses what cannot be scanned, before any weight is read
         with _told_in_one_sentence(source, "its tokenizer "):
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, config=config, **options)
-        extra: dict[str, Any] = {"device_map": device_map} if device_map is not None else {}
+        extra: dict[str, Any] = {}
         if source.kind in ("gguf", "packaged"):
             extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
         elif source.kind == "folder":
             extra["use_safetensors"] = _has_safetensors(Path(place))
         extra |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told by _check_complete instead
-        with _told_in_one_sentence(source, "its weights "):
+        with contextlib.ExitStack() as aside, _told_in_one_sentence(source, "its weights "):
+            if moved is not None:  # what is not on disk as the model has it (fused experts) is written to a folder
+                folder = aside.enter_context(
+                    tempfile.TemporaryDirectory(prefix="monadnock-", ignore_cleanup_errors=True)
+                )
+                extra |= {"device_map": moved, "offload_folder": folder}
             loaded, info = transformers.AutoModelForCausalLM.from_pretrained(
-                place, config=config, dtype=kind, **extra, **options
+                place, config=config, dtype="auto" if device == DISK else kind, **extra, **options
             )
-        _check_complete(source, info)
-        if device_map is None:
+            _check_complete(source, info)
+            if device == DISK and kind != "auto":
+                read_as(loaded, kind)
+            weakref.finalize(loaded, aside.pop_all().close)
+        if moved is None:
             loaded = loaded.to(device)
     commit = getattr(config, "_commit_hash", None)
     if "gguf_file" in options:

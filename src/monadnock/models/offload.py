@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from monadnock.errors import MonadnockError
@@ -46,7 +48,7 @@ def held(*modules: nn.Module) -> Iterator[None]:
     """
     loaded: list[tuple[nn.Module, Any]] = []
     try:
-        for module in dict.fromkeys(part for module in modules for part in module.modules()):
+        for module in dict.fromkeys(part for each in modules for part in each.modules()):
             for hook in _hooks(module):
                 if hook.offload:
                     loaded.append((module, hook))
@@ -57,6 +59,32 @@ def held(*modules: nn.Module) -> Iterator[None]:
         for module, hook in loaded:
             hook.offload = True
             hook.post_forward(module, None)
+
+
+def read_as(model: Any, dtype: torch.dtype) -> None:
+    """Have the weights that stay on disk turned into a dtype whenever they are read; loading so would read them all.
+
+    Args:
+        model: a transformers model that was loaded in the dtype of its checkpoint, changed in place.
+        dtype: of what floats it has from now on.
+    """
+    own = model.dtype
+    with init_empty_weights(include_buffers=False):
+        fresh = type(model)._from_config(model.config, dtype=dtype)
+    for name, module in model.named_modules():
+        made = fresh.get_submodule(name)
+        for leaf, buffer in module.named_buffers(recurse=False):
+            if leaf in module._non_persistent_buffers_set:  # constants such as Gemma's scale, which were rounded
+                module._buffers[leaf] = made.get_buffer(leaf)
+            elif buffer.dtype == own:
+                module._buffers[leaf] = buffer.to(dtype)
+        for leaf, parameter in [*module.named_parameters(recurse=False)]:
+            if parameter.dtype == own:
+                module._parameters[leaf] = nn.Parameter(parameter.to(dtype), requires_grad=False)
+                for hook in _hooks(module):
+                    kept = hook.weights_map
+                    kept.dataset.index[kept.prefix + leaf]["dtype"] = str(dtype).removeprefix("torch.")
+    model.config.dtype = dtype
 
 
 def _hooks(module: nn.Module) -> list[Any]:

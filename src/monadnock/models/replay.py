@@ -46,8 +46,8 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
 
     Args:
         adapter: the model.
-        layer: 0-based decoder layer; nothing is replayed if it is -1.
-        output: what it gave, from `capture`.
+        layer: 0-based decoder layer; -1 for what enters the first.
+        output: what it gave, from `capture`; at -1 the states [1, seq, d_model], or None to replay nothing.
 
     Example:
         >>> clean = capture(adapter, ids, [10])  # doctest: +SKIP
@@ -67,14 +67,23 @@ def replay(adapter: Adapter, layer: int, output: Any) -> Iterator[None]:
     def blank(ids: Tensor) -> Tensor:
         return torch.zeros(*ids.shape, embedding.weight.shape[1], dtype=embedding.weight.dtype, device=ids.device)
 
+    def enter(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        states = copied(output, (args[0] if args else kwargs["hidden_states"]).device)
+        return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+
     # accelerate puts a function of its own on the modules that it moves
-    replaced = [*list(adapter.layers)[: layer + 1], *([embedding] if layer >= 0 else [])]
+    replaced = [] if output is None else [*list(adapter.layers)[: layer + 1], embedding]
     before = [(module, vars(module).get("forward")) for module in replaced]
     for module in replaced:
         module.forward = blank if module is embedding else give if module is adapter.layers[layer] else skip
+    hooks = []
+    if layer == -1 and output is not None:
+        hooks.append(adapter.layers[0].register_forward_pre_hook(enter, with_kwargs=True, prepend=True))
     try:
         yield
     finally:
+        for handle in hooks:
+            handle.remove()
         for module, forward in before:
             del module.forward
             if forward is not None:

@@ -55,30 +55,51 @@ def start_states(
         >>> states.inner[11].abs().topk(2).indices.tolist()  # doctest: +SKIP
         [1229, 1487]
     """
-    layers = range(adapter.num_layers)
-    residual, inner = [Snapshot(1) for _ in layers], [Snapshot(1) for _ in layers]
-    router = [RouterMean(1) for _ in layers] if adapter.family.router else None
-    kept = {Stream.RESIDUAL: residual, Stream.DOWN_PROJ_INPUT: inner} | (
-        {Stream.ROUTER_LOGITS: router} if router else {}
-    )
+    keeper = StartKeeper(adapter)
+    decide = (lambda layer: enough(keeper.states(layer + 1))) if enough else None
+    return keeper.states(run_layers(adapter, torch.tensor([token_id]), keeper.watchers, decide))
 
-    def so_far(count: int) -> StartStates:
-        for stream, statistics in kept.items():
+
+class StartKeeper:
+    """Keeps what `StartStates` is made of while the start token goes through the layers.
+
+    Attributes:
+        watchers: what has to be shown the states at each site.
+    """
+
+    def __init__(self, adapter: Adapter):
+        layers = range(adapter.num_layers)
+        self._family = adapter.family.model_type
+        self._residual, self._inner = [Snapshot(1) for _ in layers], [Snapshot(1) for _ in layers]
+        self._router = [RouterMean(1) for _ in layers] if adapter.family.router else None
+        self._kept = {Stream.RESIDUAL: self._residual, Stream.DOWN_PROJ_INPUT: self._inner} | (
+            {Stream.ROUTER_LOGITS: self._router} if self._router else {}
+        )
+        places = [(stream, layer) for stream in self._kept for layer in layers]
+        self.watchers = {Site(*place): _keeper(self._kept[place[0]][place[1]]) for place in places}
+
+    def at(self, layer: int) -> dict[Site, Watcher]:
+        """Return the watchers of one layer."""
+        return {site: watch for site, watch in self.watchers.items() if site.layer == layer}
+
+    def states(self, count: int) -> StartStates:
+        """Return the states of the first `count` layers.
+
+        Raises:
+            MonadnockError: if nothing was seen at one of them.
+        """
+        for stream, statistics in self._kept.items():
             if unseen := [layer for layer in range(count) if not statistics[layer].seen[0]]:
                 raise MonadnockError(
-                    f"Nothing was seen at {Site(stream, unseen[0])}: family {adapter.family.model_type} does not let "
-                    "it be observed."
+                    f"Nothing was seen at {Site(stream, unseen[0])}: family {self._family} does not let it be observed."
                 )
-        states = [preferred(inner[layer], router[layer] if router else None) for layer in range(count)]
+        router = self._router or [None] * count
+        states = [preferred(*each) for each in zip(self._inner[:count], router[:count], strict=True)]
         return StartStates(
-            torch.stack([state.values[0] for state in residual[:count]]).nan_to_num(),
+            torch.stack([state.values[0] for state in self._residual[:count]]).nan_to_num(),
             torch.stack([state.values for state in states]),
             [state.expert for state in states],
         )
-
-    watchers = {Site(stream, layer): _keeper(kept[stream][layer]) for stream in kept for layer in layers}
-    decide = (lambda layer: enough(so_far(layer + 1))) if enough else None
-    return so_far(run_layers(adapter, torch.tensor([token_id]), watchers, decide))
 
 
 def _keeper(statistic: Snapshot | RouterMean) -> Watcher:

@@ -56,6 +56,22 @@ class Probe(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsWeights(Protocol):
+    """A probe that reads weights, in steps of a layer: a model may have no more of them in memory."""
+
+    name: ClassVar[str]
+
+    def reads(self, evidence: "Evidence", layer: int) -> Any:
+        """Return what `findings` needs of the weights at a layer; it asks for it as `evidence.read(self, layer)`.
+
+        Args:
+            evidence: what was observed, at this layer and the ones before.
+            layer: 0-based decoder layer; -1 for what stands before the first, `num_layers` for what is behind the last.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Evidence:
     """All that a scan observed.
@@ -80,6 +96,13 @@ class Evidence:
             if isinstance(statistic, kind) and (ask == asked or ask.stands_for(asked)):
                 return statistic
         raise KeyError(f"{asked} was not observed at layer {layer}")
+
+    def read(self, probe: ReadsWeights, layer: int) -> Any:
+        """Return what a probe reads off the weights at a layer, read once; see `ReadsWeights`."""
+        known = self.__dict__.setdefault("_reads", {})
+        if (probe.name, layer) not in known:
+            known[probe.name, layer] = probe.reads(self, layer)
+        return known[probe.name, layer]
 
     def token(self, window: int, position: int) -> dict[str, Any]:
         """Return the columns token_id, token and token_class of a position."""

@@ -7,26 +7,26 @@ from torch import Tensor
 
 from monadnock.models import Adapter
 from monadnock.probes.base import Evidence
-from monadnock.probes.start import start_intermediate, start_residual, start_state, text_medians
+from monadnock.probes.start import start_intermediate, start_state, text_median
 from monadnock.sites import Stream
-from monadnock.stats import Beginning, is_massive, massive_layer
+from monadnock.stats import Beginning, is_massive
 
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation")
 
 
-def emergence(evidence: Evidence) -> list[dict]:
-    """Return the rows of table `emergence`: the start token against positions 1 to 63 of the first window.
+def emergence(evidence: Evidence, layer: int) -> list[dict]:
+    """Return the rows that table `emergence` has where this is the massive layer.
 
-    Both are computed from what goes into the FFN, with the weights of the expert that the start token goes to. Where
-    act(gate) * up (or act(up)) is not what the model gave as x_down for the start token, other tokens have no
-    activation, x_down and output here: such a family computes it in another way (gpt-oss).
+    They hold the start token against positions 1 to 63 of the first window. Both are computed from what goes into the
+    FFN, with the weights of the expert that the start token goes to. Where act(gate) * up (or act(up)) is not what the
+    model gave as x_down for the start token, other tokens have no activation, x_down and output here: such a family
+    computes it in another way (gpt-oss).
     """
-    residual, adapter = start_residual(evidence), evidence.adapter
-    inner = [start_intermediate(evidence, layer) for layer in range(len(residual))]
-    layer = massive_layer(residual, torch.stack([state.values for state in inner]))
-    state, expert = inner[layer].values, inner[layer].expert
-    rows = _chosen(state, text_medians(evidence, Stream.DOWN_PROJ_INPUT)[layer])
-    outputs = _chosen(residual[layer], text_medians(evidence, Stream.RESIDUAL)[layer])
+    adapter, inner = evidence.adapter, start_intermediate(evidence, layer)
+    state, expert = inner.values, inner.expert
+    rows = _chosen(state, text_median(evidence, Stream.DOWN_PROJ_INPUT, layer))
+    residual = start_state(evidence, Stream.RESIDUAL, layer)
+    outputs = _chosen(residual, text_median(evidence, Stream.RESIDUAL, layer))
     start = start_state(evidence, Stream.MLP_INPUT, layer)
     text = evidence.get(Beginning, Stream.MLP_INPUT, layer).values[1:].nan_to_num()
     given = torch.cat([start[None], text])  # [1 + text, d_model]

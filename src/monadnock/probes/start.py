@@ -38,7 +38,11 @@ def start_intermediate(evidence: Evidence, layer: int) -> Preferred:
     return preferred(state, evidence.get(RouterMean, Stream.ROUTER_LOGITS, layer, "start") if router else None)
 
 
+def text_median(evidence: Evidence, stream: Stream, layer: int) -> Tensor:
+    """Median |value| over the text at one layer; a single row would inflate its own."""
+    return evidence.get(Magnitude, stream, layer).medians().mean().float()
+
+
 def text_medians(evidence: Evidence, stream: Stream) -> Tensor:
-    """Median |value| over the text at each layer, [layer]; a single row would inflate its own."""
-    layers = range(evidence.adapter.num_layers)
-    return torch.stack([evidence.get(Magnitude, stream, layer).medians().mean() for layer in layers]).float()
+    """Return the same of every layer, [layer]."""
+    return torch.stack([text_median(evidence, stream, layer) for layer in range(evidence.adapter.num_layers)])

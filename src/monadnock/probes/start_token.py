@@ -7,7 +7,14 @@ from torch import Tensor
 
 from monadnock.models import Adapter
 from monadnock.probes.base import Ask, Evidence
-from monadnock.probes.start import start_asks, start_intermediate, start_residual, text_medians
+from monadnock.probes.start import (
+    start_asks,
+    start_intermediate,
+    start_residual,
+    start_state,
+    text_median,
+    text_medians,
+)
 from monadnock.sites import Stream
 from monadnock.stats import Preferred, is_massive, massive_layer
 from monadnock.thresholds import ALIVE_RATIO, SUN2024_MAGNITUDE, SUN2024_RATIO
@@ -39,6 +46,15 @@ class StartToken:
         """Ask for the start token's states, and for the text's medians to compare them with."""
         return start_asks(router=adapter.family.router is not None)
 
+    def reads(self, evidence: Evidence, layer: int) -> list[dict]:
+        """Return the rows of super_weights that a layer would have."""
+        if not 0 <= layer < evidence.adapter.num_layers:
+            return []
+        inner = start_intermediate(evidence, layer)
+        row = is_massive(start_state(evidence, Stream.RESIDUAL, layer), text_median(evidence, Stream.RESIDUAL, layer))
+        column = is_massive(inner.values, text_median(evidence, Stream.DOWN_PROJ_INPUT, layer))
+        return _super_weights(evidence.adapter, layer, inner, row.nonzero().flatten(), column.nonzero().flatten())
+
     def findings(self, evidence: Evidence) -> dict[str, Any]:
         """Fill start_states, massive_weights, super_weights, lifecycles and norm_gains."""
         num_layers = evidence.adapter.num_layers
@@ -57,7 +73,7 @@ class StartToken:
                 [state.expert for state in inner],
             ),
             "massive_weights": _massive_weights(layer, inner[layer], medians[layer]),
-            "super_weights": _super_weights(evidence.adapter, layer, inner[layer], massive[layer], medians[layer]),
+            "super_weights": evidence.read(self, layer),
             "lifecycles": _lifecycles(residual, is_massive(residual, residual_medians, ALIVE_RATIO), massive),
             "norm_gains": _norm_gains(evidence.adapter, features),
         }
@@ -97,13 +113,12 @@ def _massive_weights(layer: int, inner: Preferred, median: Tensor) -> list[dict]
     ]
 
 
-def _super_weights(adapter: Adapter, layer: int, inner: Preferred, rows: Tensor, median: Tensor) -> list[dict]:
+def _super_weights(adapter: Adapter, layer: int, inner: Preferred, row: Tensor, column: Tensor) -> list[dict]:
     """Rank W_down[i, j] x_j over massive features i of h and massive features j of x_down."""
-    row = rows.nonzero().flatten()
-    column = is_massive(inner.values, median).nonzero().flatten()
     if not len(row) or not len(column):
         return []
-    weight = adapter.weight(layer, "down", inner.expert).read().float().cpu()[row][:, column]
+    whole = adapter.weight(layer, "down", inner.expert).read()
+    weight = whole[row.to(whole.device)][:, column.to(whole.device)].float().cpu()
     part = weight * inner.values[column]
     order = part.abs().flatten().topk(min(SUPER, part.numel())).indices.tolist()
     return [

@@ -10,7 +10,7 @@ from monadnock.probes.base import Ask, Evidence
 from monadnock.probes.emergence import emergence
 from monadnock.probes.start import start_asks, start_intermediate, start_residual, start_state, text_medians
 from monadnock.sites import Stream
-from monadnock.stats import Beginning, is_massive
+from monadnock.stats import Beginning, is_massive, massive_layer
 from monadnock.thresholds import ALIVE_RATIO, SUN2024_MAGNITUDE, SUN2024_RATIO
 
 _STATES = (
@@ -38,9 +38,14 @@ class Trace:
         """Ask for every state of the start token, and for the FFN's input at the first tokens of the text."""
         return [*start_asks(*_STATES, router=adapter.family.router is not None), Ask(Stream.MLP_INPUT, Beginning)]
 
+    def reads(self, evidence: Evidence, layer: int) -> list[dict]:
+        """Return the rows of emergence that a layer would have."""
+        return emergence(evidence, layer) if 0 <= layer < evidence.adapter.num_layers else []
+
     def findings(self, evidence: Evidence) -> dict[str, Any]:
         """Fill trace, contributions and emergence."""
         residual = start_residual(evidence)
+        inner = torch.stack([start_intermediate(evidence, layer).values for layer in range(len(residual))])
         updates = {
             stream: torch.stack([start_state(evidence, stream, layer) for layer in range(len(residual))])
             for stream in (Stream.ATTN_UPDATE, Stream.MLP_UPDATE)
@@ -71,7 +76,7 @@ class Trace:
                 for layer in range(len(residual))
                 if adds
             ],
-            "emergence": emergence(evidence),
+            "emergence": evidence.read(self, massive_layer(residual, inner)),
         }
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from monadnock.models import Adapter
@@ -12,6 +11,7 @@ from monadnock.thresholds import AN2025_RATIO, COLUMN_RATIO
 
 LISTED = 8  # columns of every W_down listed
 OUTLIERS = 32  # row-wise outliers of every W_down listed at most
+CHUNK = 2**24  # entries that are looked at together for NaN and infinity
 LEVELS = 127  # largest level of a symmetric 8-bit integer
 
 Axis = Literal["tensor", "row", "column"]
@@ -31,11 +31,11 @@ class Weights:
         """Ask for nothing: the weights are there."""
         return []
 
-    def findings(self, evidence: Evidence) -> dict[str, Any]:
-        """Fill weights, weight_outliers, norms and nonfinite."""
+    def reads(self, evidence: Evidence, layer: int) -> dict[str, list]:
+        """Return the rows of weights, weight_outliers and nonfinite at a layer."""
         adapter = evidence.adapter
         weights, outliers, nonfinite = [], [], []
-        for layer in range(adapter.num_layers):
+        if 0 <= layer < adapter.num_layers:
             for role, expert, view in adapter.matrices(layer):
                 matrix = view.read().float()
                 place = {"layer": layer, "module": role, "expert": expert}
@@ -43,12 +43,18 @@ class Weights:
                 weights += [place | {"axis": axis} | slice_facts(matrix, axis) for axis in axes]
                 if role == "down":
                     outliers += [{"layer": layer, "expert": expert} | row for row in standing_out(matrix)]
-        for layer, name, values in parameters(adapter):
-            bad = int((~values.isfinite()).sum())
+        for where, name, values in parameters(adapter, layer):
+            parts = values.flatten().split(CHUNK)
+            bad = sum(part.numel() - int(part.isfinite().count_nonzero()) for part in parts)
             if bad:
-                nonfinite.append({"where": "weight", "layer": layer, "name": name, "count": bad})
-        norms = [_norm(*norm) for norm in adapter.norms()]
-        return {"weights": weights, "weight_outliers": outliers, "norms": norms, "nonfinite": nonfinite}
+                nonfinite.append({"where": "weight", "layer": where, "name": name, "count": bad})
+        return {"weights": weights, "weight_outliers": outliers, "nonfinite": nonfinite}
+
+    def findings(self, evidence: Evidence) -> dict[str, Any]:
+        """Fill weights, weight_outliers, norms and nonfinite."""
+        steps = [evidence.read(self, layer) for layer in range(-1, evidence.adapter.num_layers + 1)]
+        norms = [_norm(*norm) for norm in evidence.adapter.norms()]
+        return {name: [row for step in steps for row in step[name]] for name in steps[0]} | {"norms": norms}
 
 
 def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
@@ -66,19 +72,22 @@ def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
     magnitudes = slices.abs()
     mean, largest = magnitudes.mean(1), magnitudes.amax(1)
     ratio = (largest / mean).nan_to_num(0.0)
-    centred = slices - slices.mean(1, keepdim=True)
-    squares = centred.square()
-    variance = squares.mean(1)
     large = largest > AN2025_RATIO * mean
+    num_outliers = int((magnitudes[large] > AN2025_RATIO * mean[large, None]).sum()) if bool(large.any()) else 0
+    del magnitudes  # a matrix may be large: two of its size at a time, beside itself
+    squares = (slices - slices.mean(1, keepdim=True)).square_()
+    variance = squares.mean(1)
+    fourth = squares.square_().mean(1)
+    del squares
     scale = largest / LEVELS
-    rounded = torch.round(slices / scale.clamp(min=1e-38)[:, None]) * scale[:, None]
+    error = (slices / scale.clamp(min=1e-38)[:, None]).round_().mul_(scale[:, None]).sub_(slices)
     return {
         "extremal_ratio": float(ratio.max()),
         "index": None if axis == "tensor" else int(ratio.argmax()),
         "sigma_over_mean": float((variance.sqrt() / mean).nanmean()),
-        "kurtosis": float((squares.square().mean(1) / variance.square()).nanmean()),
-        "num_outliers": int((magnitudes[large] > AN2025_RATIO * mean[large, None]).sum()) if bool(large.any()) else 0,
-        "w8_error": float((slices - rounded).norm() / slices.norm()),
+        "kurtosis": float((fourth / variance.square()).nanmean()),
+        "num_outliers": num_outliers,
+        "w8_error": float(error.norm() / slices.norm()),
     }
 
 
@@ -93,8 +102,8 @@ def standing_out(matrix: Tensor) -> list[dict[str, Any]]:
         [(1, 1)]
     """
     sizes = matrix.abs()
-    by_row = (sizes / sizes.mean(1, keepdim=True)).nan_to_num(0.0)
-    by_column = (sizes / sizes.mean(0)).nan_to_num(0.0)
+    by_row = (sizes / sizes.mean(1, keepdim=True)).nan_to_num_(0.0)
+    by_column = (sizes / sizes.mean(0)).nan_to_num_(0.0)
     extremal, row = by_column.max(0)
     columns = extremal.topk(min(LISTED, len(extremal))).indices
     places = (row[columns] * matrix.shape[1] + columns).tolist()

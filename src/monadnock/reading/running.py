@@ -15,13 +15,13 @@ from monadnock.findings import Run
 from monadnock.interventions.changed import check_layer
 from monadnock.models import Adapter
 from monadnock.models.components import tied
+from monadnock.observing import observe_text
 from monadnock.preparing import bar, evaluating, known_run, open_model, start_token, text_windows
-from monadnock.probes import Evidence
 from monadnock.probes.attention import Attention
 from monadnock.reading import heads, layers, outliers, sentences, tokens
 from monadnock.reading.dictionary import Dictionary, input_dictionary, one_token, output_dictionary
 from monadnock.sameness import check_same, weight_sums
-from monadnock.scanning import observe_text, scan
+from monadnock.scanning import scan
 
 WHAT = ("tokens", "heads", "layers", "outliers")
 PROBES = ("start_token", "attention", "activations", "weights")  # what outliers and heads need, and what depth shows
@@ -197,8 +197,8 @@ def _offsets(adapter: Adapter, run: Run, windows: Windows) -> dict[tuple[int, in
         rows, length = run.table("heads").to_dicts(), run.manifest.text.length
     else:  # a run of few probes
         start, probe = start_token(adapter, windows), Attention()
-        seen, _ = observe_text(adapter, windows, start, [probe], check=False)
-        rows, length = probe.findings(Evidence(adapter, windows, start, seen))["heads"], windows.ids.shape[1]
+        evidence, _ = observe_text(adapter, windows, start, [probe], check=False)
+        rows, length = probe.findings(evidence)["heads"], windows.ids.shape[1]
     return {(row["layer"], row["head"]): heads.offset(row, length) for row in rows}
 
 
