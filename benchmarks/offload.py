@@ -1,19 +1,19 @@
 """What `verify` and `scan` of a checkpoint need that does not fit into the memory they are given.
 
 A random Llama of the shape of Llama 2 7B in bfloat16 (13.7 GB), with the massive rows of Llama-2-7b-hf planted: the
-start token's own direction goes through them into one feature of h. Each verb runs in a process of its own that may not
-have more private memory than --limit (Linux, RLIMIT_DATA), first with the model in memory, which must fail, then with
-`device="disk"`. Told are time, peak memory (VmHWM, pages of the files included), bytes that were read from the
-checkpoint as a share of it, and what the disk gave (its cache is emptied of the files before).
+start token's own direction goes through them into one feature of h. Each verb runs in a process of its own, in a group
+that is killed when it needs more memory than --limit (Linux; CGROUP is the folder of a memory control group under which
+another may be made), first with the model in memory, then with `device="disk"`. Told are time, peak memory (VmHWM, pages
+of the files included), bytes that were read from the checkpoint as a share of it, and what the disk gave (its cache is
+emptied of the files before).
 
-    python benchmarks/offload.py FOLDER [--layers 32] [--limit 8] [--tokens 512] [--dtype float32]
+    python benchmarks/offload.py FOLDER CGROUP [--layers 32] [--limit 4] [--tokens 512] [--dtype float32]
 """
 
 import argparse
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -114,7 +114,11 @@ def child(asked):
             return tensor
 
     offload.safe_open = Counted
-    resource.setrlimit(resource.RLIMIT_DATA, (asked.limit * 2**30,) * 2)
+    group = asked.cgroup / "monadnock-benchmark"
+    group.mkdir(exist_ok=True)
+    newer = (group / "memory.max").exists()
+    (group / ("memory.max" if newer else "memory.limit_in_bytes")).write_text(str(asked.limit * 2**30))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
     how = {"dtype": asked.dtype, "device": asked.device, "progress": False}
     began = time.perf_counter()
     if asked.verb == "verify":
@@ -132,8 +136,9 @@ def child(asked):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("cgroup", type=Path)
     parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--limit", type=int, default=8, help="GiB")
+    parser.add_argument("--limit", type=int, default=4, help="GiB")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--verb", choices=VERBS, help=argparse.SUPPRESS)
@@ -145,19 +150,20 @@ def main():
     if not (asked.folder / "model.safetensors.index.json").is_file():
         make(asked.folder, asked.layers)
     whole = size_of(asked.folder)
-    print(f"checkpoint of {whole / 1e9:.1f} GB, {asked.limit} GiB of memory allowed, {asked.dtype}")
+    print(f"checkpoint of {whole / 1e9:.1f} GB, {asked.limit} GiB of memory allowed, {asked.dtype}", flush=True)
     for device in ("cpu", "disk"):
         for verb in VERBS:
             forget(asked.folder)
             command = [sys.executable, __file__, *sys.argv[1:], "--verb", verb, "--device", device]
             ended = subprocess.run(command, capture_output=True, text=True, check=False)
             if ended.returncode:
-                print(f"{verb} on {device}: failed, {(ended.stderr.strip() or 'killed').splitlines()[-1][:150]}")
+                print(f"{verb} on {device}: killed" if ended.returncode == -9 else ended.stderr, flush=True)
                 continue
             found = json.loads(ended.stdout.splitlines()[-1])
             print(
                 f"{verb} on {device}: {found['seconds']:.0f} s, peak {found['peak'] / 1e9:.2f} GB, read "
-                f"{found['read'] / whole:.1%} of the checkpoint, disk {found['disk'] / whole:.1%}; {found['told']}"
+                f"{found['read'] / whole:.1%} of the checkpoint, disk {found['disk'] / whole:.1%}; {found['told']}",
+                flush=True,
             )
 
 

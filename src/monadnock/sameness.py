@@ -10,10 +10,12 @@ from monadnock.errors import MonadnockError
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.models.components import parameters
+from monadnock.models.offload import is_away
 from monadnock.models.start import start_states
 from monadnock.preparing import model_facts
 
 SAME = 0.02  # largest difference of the start token's states that another machine or library may make
+FEW = 2  # layers that are compared where weights are not in memory, so that not all have to be read
 ROUNDING = 1e-9  # the same of sums of weights
 _SUMS = "weight_sums"  # in tensors/
 
@@ -70,8 +72,9 @@ def _check_states(run: Run, adapter: Adapter) -> None:
     """Compare the start token's largest states with those that the run has."""
     if "start_states" not in run.heights():
         return
-    table = run.table("start_states").filter(pl.col("rank") == 1)
-    states = start_states(adapter, run.manifest.text.start_token_id)
+    enough = (lambda states: len(states.residual) >= FEW) if is_away(*adapter.layers) else None
+    states = start_states(adapter, run.manifest.text.start_token_id, enough=enough)
+    table = run.table("start_states").filter((pl.col("rank") == 1) & (pl.col("layer") < len(states.residual)))
     for stream, values in (("residual", states.residual), ("down_proj_input", states.inner)):
         rows = table.filter(pl.col("stream") == stream)
         found = values[rows["layer"].to_list(), rows["feature"].to_list()].tolist()

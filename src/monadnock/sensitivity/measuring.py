@@ -87,13 +87,14 @@ def measure(
     windows = text_windows(adapter, seed=seed, **source)
     run = known or scan(adapter, out=path, probes=["start_token"], seed=seed, progress=progress, **source)
     with evaluating(adapter.model):
-        check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
+        if known is not None:
+            check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
         asked = Asked(tuple(kinds), bits, group, damping, patterns, windows.label)
         todo = [matrix for matrix in wanted if not asked.done(run, matrix, maps=maps)]
         if not todo:
             return run
         shapes = Shapes(adapter)
-        with bar("matrices", len(todo), progress) as step:
+        with bar("matrices", len(todo), progress) as step, shapes.watch(todo):
             for inputs in walk(adapter, windows, todo):
                 for matrix in inputs.matrices:
                     moment = inputs.moment(matrix)

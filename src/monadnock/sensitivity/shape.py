@@ -1,7 +1,8 @@
 """Which rows or columns of a matrix belong to attention heads, and which dimensions of a head rotary turns together."""
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -9,7 +10,6 @@ from torch import Tensor
 from monadnock.models import Adapter
 from monadnock.models.matrices import Matrix
 from monadnock.models.rotary import Turn, watch_turns
-from monadnock.models.start import run_layers
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,15 @@ class Heads:
 
 
 class Shapes:
-    """Heads of every matrix of a model; asks the model once for its rotary pairs."""
+    """Heads of every matrix of a model; rotary pairs are those that were seen while the model ran."""
 
     def __init__(self, adapter: Adapter):
         self.adapter = adapter
-        self.pairs = cache(self._pairs)
+        self._pairs: dict[int, Tensor] = {}
+
+    def watch(self, matrices: Iterable[Matrix]) -> AbstractContextManager[None]:
+        """Note, while the block runs windows through the model, which dimensions the layers of matrices turn."""
+        return watch_turns(self.adapter, self._note, iter({matrix.layer for matrix in matrices}))
 
     def heads(self, matrix: Matrix) -> Heads | None:
         """Return the heads of a matrix; None for the FFN."""
@@ -43,18 +47,8 @@ class Shapes:
             return None
         axis = "column" if matrix.module == "o" else "row"
         count = adapter.num_heads if matrix.module in ("q", "o") else adapter.num_kv_heads
-        return Heads(axis, count, adapter.d_head, self.pairs(matrix.layer))
+        return Heads(axis, count, adapter.d_head, self._pairs.get(matrix.layer))
 
-    def _pairs(self, layer: int) -> Tensor | None:
-        if self.adapter.family.rotary == "none":
-            return None
-        turns: list[Turn | None] = []
-
-        def take(seen: int, turn: Turn | None) -> None:
-            if seen == layer:
-                turns.append(turn)
-
-        two = torch.zeros(2, dtype=torch.int64)  # any two tokens: only which dimensions turn together is asked
-        with watch_turns(self.adapter, take, iter([layer])):
-            run_layers(self.adapter, two, {}, lambda done: done == layer)
-        return torch.stack([turns[0].first, turns[0].second]) if turns and turns[0] is not None else None
+    def _note(self, layer: int, turn: Turn | None) -> None:
+        if turn is not None and layer not in self._pairs:
+            self._pairs[layer] = torch.stack([turn.first, turn.second])
