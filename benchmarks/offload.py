@@ -1,11 +1,11 @@
 """What `verify` and `scan` of a checkpoint need that does not fit into the memory they are given.
 
 A random Llama of the shape of Llama 2 7B in bfloat16 (13.7 GB), with the massive rows of Llama-2-7b-hf planted: the
-start token's own direction goes through them into one feature of h. Each verb runs in a process of its own, in a group
-that is killed when it needs more memory than --limit (Linux; CGROUP is the folder of a memory control group under which
-another may be made), first with the model in memory, then with `device="disk"`. Told are time, peak memory (VmHWM, pages
-of the files included), bytes that were read from the checkpoint as a share of it, and what the disk gave (its cache is
-emptied of the files before).
+start token's own direction goes through them into one feature of h. Each verb runs in a process of its own, in a
+group that is killed when it needs more memory than --limit (Linux; CGROUP is the folder of a memory control group in
+which another may be made), first with the model in memory, then with `device="disk"`. Told are time, peak memory
+(VmHWM, pages of the files included), bytes that were read from the checkpoint as a share of it, and what the disk
+gave (its cache is emptied of the files before).
 
     python benchmarks/offload.py FOLDER CGROUP [--layers 32] [--limit 4] [--tokens 512] [--dtype float32]
 """

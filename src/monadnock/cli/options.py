@@ -23,7 +23,9 @@ Tokens = Annotated[int | None, typer.Option(help="tokens in all  [default: 2048]
 Length = Annotated[int | None, typer.Option(help="tokens of a window  [default: 1024, or the context]")]
 Bos = Annotated[bool | None, typer.Option("--bos/--no-bos", help="BOS in front  [default: if there is one]")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads over all")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ...; auto spreads over all, disk reads layer by layer")
+]
 
 
 def loading(dtype: str, device: str | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from monadnock.models import variants
 from monadnock.models.adapter import Adapter, Source
 from monadnock.models.config_check import find_family
 from monadnock.models.gguf_file import read_once
-from monadnock.models.offload import read_as
+from monadnock.models.offload import memory, read_as
 from monadnock.models.packaged import PACKAGED, packaged_path
 from monadnock.models.quiet import quiet
 from monadnock.models.tuned import merge
@@ -91,6 +91,8 @@ def load(
             extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
         elif source.kind == "folder":
             extra["use_safetensors"] = _has_safetensors(Path(place))
+            if on_cpu and device != DISK:
+                _check_fits(source, Path(place), kind, config)
         extra |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told by _check_complete instead
         with contextlib.ExitStack() as aside, _told_in_one_sentence(source, "its weights "):
             if moved is not None:  # what is not on disk as the model has it (fused experts) is written to a folder
@@ -191,6 +193,19 @@ def _has_safetensors(folder: Path) -> bool:
     if any(folder.glob("pytorch_model*.bin")):
         return False
     raise MonadnockError(f"{folder} holds a config.json but no weights (*.safetensors or pytorch_model*.bin).")
+
+
+def _check_fits(source: Source, folder: Path, dtype: Any, config: Any) -> None:
+    """Refuse what is larger than memory: loading it would end in the process being killed, without a word."""
+    stored = getattr(config, "dtype", None)
+    stored = getattr(torch, stored) if isinstance(stored, str) else stored or dtype
+    on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    needed, there = on_disk * dtype.itemsize / stored.itemsize, memory()
+    if there is not None and needed > there:
+        raise MonadnockError(
+            f"{source.id} takes {needed / 1e9:.1f} GB of memory as {str(dtype).removeprefix('torch.')}, there are "
+            f"{there / 1e9:.1f} GB; with device disk weights stay in their files, and are read layer by layer."
+        )
 
 
 def _check_complete(source: Source, info: Any) -> None:

@@ -1,14 +1,17 @@
 """Weights that accelerate keeps on the CPU or on disk: reach one, and hold those of a part while it is used."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from monadnock.errors import MonadnockError
+from monadnock.errors import MonadnockError, first_line
 
 
 def present(module: nn.Module, name: str) -> Tensor | None:
@@ -52,13 +55,35 @@ def held(*modules: nn.Module) -> Iterator[None]:
             for hook in _hooks(module):
                 if hook.offload:
                     loaded.append((module, hook))
-                    hook.pre_forward(module)
+                    _fetch(hook, module)
                     hook.offload = False
         yield
     finally:
         for module, hook in loaded:
             hook.offload = True
             hook.post_forward(module, None)
+
+
+def memory() -> int | None:
+    """Return how many bytes of memory there are for this process, its control group's limit included, if that is known."""
+    found = []
+    with suppress(OSError, ValueError, AttributeError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # as containers see them
+        with suppress(OSError, ValueError):  # "max"
+            found.append(int(Path(place).read_text(encoding="ascii")))
+    return min(found, default=None)
+
+
+def _fetch(hook: Any, module: nn.Module) -> None:
+    """Let accelerate load a module's weights."""
+    try:
+        hook.pre_forward(module)
+    except (OSError, SafetensorError) as error:
+        raise MonadnockError(
+            f"A weight of the checkpoint cannot be read any more ({first_line(error)}); see that its files are still "
+            "there and whole, then start again."
+        ) from error
 
 
 def read_as(model: Any, dtype: torch.dtype) -> None:

@@ -1,0 +1,175 @@
+"""A model whose weights stay on disk is measured with the same numbers, and each weight is read once."""
+
+import gc
+import shutil
+import tempfile
+from collections import Counter
+
+import pytest
+import torch
+from accelerate.utils import OffloadedWeightsLoader
+from polars.testing import assert_frame_equal
+
+from monadnock.errors import MonadnockError
+from monadnock.models import Adapter, load
+from monadnock.models.family import families
+from monadnock.models.layerwise import embed, logits_of, run_layer
+from monadnock.models.offload import memory
+from monadnock.scanning import scan
+from monadnock.sensitivity import measure
+from monadnock.verifying import verify
+from tests.catalogue.planted import plant, publish
+from tests.tiny import tiny_model
+from tests.words import random_words, word_tokenizer, write_words
+
+__all__ = ["publish"]
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIZES = {"length": 24, "tokens": 72, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_words(tmp_path_factory.mktemp("text"), random_words(400))
+
+
+def save(folder, model_type, dtype=torch.bfloat16, **how):
+    tiny_model(model_type).to(dtype).save_pretrained(folder, **how)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Count how often each weight is fetched."""
+    counts, own = Counter(), OffloadedWeightsLoader.__getitem__
+
+    def getitem(self, key):
+        counts[key] += 1
+        return own(self, key)
+
+    monkeypatch.setattr(OffloadedWeightsLoader, "__getitem__", getitem)
+    return counts
+
+
+def matrices(reads):
+    """What was read but norms and biases, which are small."""
+    return {
+        name: count for name, count in reads.items() if name.endswith(("proj", "proj.weight", "embed_tokens.weight"))
+    }
+
+
+def equal_runs(one, other):
+    assert one.manifest.tables == other.manifest.tables
+    assert one.manifest.model == other.manifest.model.model_copy(update={"device": one.manifest.model.device})
+    for name in one.manifest.tables:
+        assert_frame_equal(one.table(name), other.table(name), check_exact=True)
+
+
+@pytest.mark.parametrize("model_type", families())
+def test_a_scan_from_disk_is_that_in_memory(model_type, tmp_path, text):
+    """Stored in bfloat16 and read as float32, as on a CPU; constants that bfloat16 would round are not rounded."""
+    folder = save(tmp_path / "model", model_type)
+    loaded = [load(folder, device=device) for device in ("cpu", "disk")]  # one tokenizer: transformers makes others
+    adapters = [Adapter(each.model, word_tokenizer(), each.source) for each in loaded]
+    one, other = (scan(each, out=tmp_path / f"{each.model.device}", text=text, **SIZES) for each in adapters)
+    equal_runs(one, other)
+    assert one.manifest.self_check == other.manifest.self_check
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mixtral", "gemma3_text"])
+def test_every_matrix_is_read_once_a_scan(model_type, tmp_path, text, reads):
+    adapter = load(save(tmp_path / "model", model_type), device="disk")
+    expected = {name for name, parameter in adapter.model.named_parameters() if parameter.dim() > 1}
+    reads.clear()
+    scan(adapter, out=tmp_path / "run", text=text, **SIZES)
+    twice = {"lm_head.weight"} if model_type == "gemma3_text" else set()  # the embedding again, which is tied
+    counts = {name: count for name, count in reads.items() if name in expected | twice}
+    assert counts == dict.fromkeys(expected | twice, 1)
+    assert all(parameter.is_meta for parameter in adapter.model.parameters())
+
+
+def test_a_search_reads_no_layer_in_vain(tmp_path, publish, reads):
+    planted = plant(tmp_path, "llama")
+    publish(planted.entry())
+    planted.adapter.model.save_pretrained(tmp_path / "model")
+    planted.adapter.tokenizer.save_pretrained(tmp_path / "model")
+    adapter = load(tmp_path / "model", device="disk")
+    reads.clear()
+    verdict = verify(adapter, entry=planted.entry().model)
+    assert verdict.outcome == "match" and verdict.layers_run == 2 < verdict.num_layers
+    layers = {name.split("layers.")[1][0] for name in reads if "layers." in name}
+    assert layers == {"0", "1"} and set(reads.values()) == {1}
+    assert "lm_head.weight" not in reads
+
+
+def test_sensitivity_from_disk(tmp_path, text, reads):
+    folder = save(tmp_path / "model", "llama")
+    runs = []
+    for device in ("cpu", "disk"):
+        reads.clear()
+        how = {"modules": ["o", "down"], "text": text, "device": device, **SIZES}
+        runs.append(measure(folder, out=tmp_path / device, **how))
+    equal_runs(*runs)
+    assert max(matrices(reads).values()) == 2, "once by the scan that begins the run"
+    reads.clear()
+    measure(folder, out=tmp_path / "disk", **how)
+    assert not [name for name in reads if "layers.2" in name], "the first layers tell that it is the same"
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "falcon", "mixtral"])
+def test_layer_by_layer_is_a_forward_pass(model_type, tmp_path):
+    adapter = load(save(tmp_path / "model", model_type), device="disk")
+    ids = torch.randint(3, 100, (12,), generator=torch.Generator().manual_seed(0))
+    state = embed(adapter, ids)
+    for layer in range(adapter.num_layers):
+        state = run_layer(adapter, ids, layer, state, {})
+    assert torch.equal(logits_of(adapter, ids, state, 12), load(tmp_path / "model", device="cpu").forward(ids, keep=12))
+
+
+def test_what_had_to_be_written_is_taken_away(tmp_path, monkeypatch):
+    """Experts are fused into files of their own, which go with the model."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "aside"))
+    (tmp_path / "aside").mkdir()
+    adapter = load(save(tmp_path / "model", "mixtral"), device="disk")
+    assert list((tmp_path / "aside").rglob("*.safetensors"))
+    del adapter
+    gc.collect()
+    assert not list((tmp_path / "aside").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_damaged_shard_is_told_before_anything_is_measured(tmp_path, text, damage):
+    folder = save(tmp_path / "model", "llama", max_shard_size="20KB")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink() if damage == "missing" else shard.write_bytes(shard.read_bytes()[:3000])
+    with pytest.raises(MonadnockError, match="could not be loaded: its weights cannot be read"):
+        scan(folder, device="disk", out=tmp_path / "run", text=text, **SIZES)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_shard_that_goes_away_meanwhile_is_told(tmp_path, text):
+    adapter = load(save(tmp_path / "model", "llama", max_shard_size="20KB"), device="disk")
+    for shard in sorted((tmp_path / "model").glob("*.safetensors"))[1:]:
+        shard.unlink()
+    with pytest.raises(MonadnockError, match="of the checkpoint cannot be read any more"):
+        scan(adapter, out=tmp_path / "run", text=text, **SIZES)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_larger_than_memory_is_told(tmp_path, monkeypatch):
+    folder = save(tmp_path / "model", "llama")
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    monkeypatch.setattr("monadnock.models.loading.memory", lambda: size * 3 // 2)
+    with pytest.raises(MonadnockError, match=r"as float32, there are .* GB; with device disk"):
+        load(folder, device="cpu")
+    assert load(folder, device="cpu", dtype="bfloat16").num_layers == load(folder, device="disk").num_layers == 3
+    assert memory() is None or memory() > 2**28
+
+
+def test_what_cannot_stay_on_disk_is_refused(tmp_path):
+    with pytest.raises(MonadnockError, match=r"smollm2 is a GGUF file.*safetensors alone"):
+        load("smollm2", device="disk")
+    folder = save(tmp_path / "model", "llama")
+    shutil.copytree(folder, tmp_path / "tuned")
+    with pytest.raises(MonadnockError, match="adapter, which is merged"):
+        load(f"{folder}+{tmp_path / 'tuned'}", device="disk")
