@@ -65,7 +65,7 @@ def held(*modules: nn.Module) -> Iterator[None]:
 
 
 def memory() -> int | None:
-    """Return how many bytes of memory there are for this process, its control group's limit included, if that is known."""
+    """Return how many bytes of memory there are for this process, the limit of its container included, if known."""
     found = []
     with suppress(OSError, ValueError, AttributeError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -65,6 +65,7 @@ def slice_facts(matrix: Tensor, axis: Axis) -> dict[str, Any]:
         axis: `row` takes the slices matrix[i, :], `column` matrix[:, j], `tensor` the whole matrix as one slice.
 
     Example:
+        >>> import torch
         >>> round(slice_facts(torch.tensor([[1.0, -1.0], [9.0, 1.0]]), "column")["extremal_ratio"], 4)
         1.8
     """
@@ -98,6 +99,7 @@ def standing_out(matrix: Tensor) -> list[dict[str, Any]]:
         matrix: [out, in], float32.
 
     Example:
+        >>> import torch
         >>> [(entry["row"], entry["column"]) for entry in standing_out(torch.tensor([[1.0, 1.0], [1.0, 9.0]]))][:1]
         [(1, 1)]
     """
