@@ -177,9 +177,11 @@ def test_empty_and_too_small_data_is_told(recipe, tmp_path):
 
 def test_another_recipe_or_a_checkpoint_of_another_variant_is_refused(recipe, tmp_path):
     run = pretrain(recipe(), out=tmp_path / "run", progress=False)
-    with pytest.raises(MonadnockError, match=r"holds tiny .* and tiny .* is something else; give another --out"):
+    with pytest.raises(MonadnockError, match=r"holds trainings of tiny .* is something else .* give another --out"):
         pretrain(recipe(rate=0.02), out=tmp_path / "run", progress=False)
-    with pytest.raises(MonadnockError, match=r"holds tiny .*, and other .* is something else; give another"):
+    with pytest.raises(
+        MonadnockError, match=r"holds trainings of tiny .*, and other .* is something else .* give another"
+    ):
         pretrain(recipe("other"), out=tmp_path / "run", progress=False)
     config = run.path / "models" / "gpt2-default-seed-0" / "config.json"
     config.write_text(

@@ -152,7 +152,10 @@ class _Work:
         """Return the run, or refuse one of something else."""
         run = Run.open(self.path)
         if (held := run.manifest.model.id) != self.told:
-            raise MonadnockError(f"{self.path} holds {held}, and {self.told} is something else; give another --out.")
+            raise MonadnockError(
+                f"{self.path} holds trainings of {held}, and {self.told} is something else (digits stand for all that "
+                "recipe, steps and data say); give another --out."
+            )
         return run
 
     def _keep(self, run: Run, data: Data, trained: Trained, work: Path, folder: Path) -> None:
