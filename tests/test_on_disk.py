@@ -2,21 +2,30 @@
 
 import gc
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate.utils import OffloadedWeightsLoader
 from polars.testing import assert_frame_equal
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from monadnock.attacking import attack
+from monadnock.compression.measuring import compress
 from monadnock.errors import MonadnockError
+from monadnock.explaining import explain
 from monadnock.models import Adapter, load
 from monadnock.models.family import families
 from monadnock.models.layerwise import embed, logits_of, run_layer
 from monadnock.models.offload import memory
 from monadnock.scanning import scan
 from monadnock.sensitivity import measure
+from monadnock.sites import Site, Stream
+from monadnock.training import finetune
 from monadnock.verifying import verify
 from tests.catalogue.planted import plant, publish
 from tests.tiny import tiny_model
@@ -113,7 +122,7 @@ def test_sensitivity_from_disk(tmp_path, text, reads):
     assert max(matrices(reads).values()) == 2, "once by the scan that begins the run"
     reads.clear()
     measure(folder, out=tmp_path / "disk", **how)
-    assert not [name for name in reads if "layers.2" in name], "the first layers tell that it is the same"
+    assert max(matrices(reads).values()) == 1, "nothing to do, once it is known to be the same model"
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "falcon", "mixtral"])
@@ -160,10 +169,70 @@ def test_what_is_larger_than_memory_is_told(tmp_path, monkeypatch):
     folder = save(tmp_path / "model", "llama")
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     monkeypatch.setattr("monadnock.models.loading.memory", lambda: size * 3 // 2)
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")  # published beside, not read
+    assert load(folder, device="cpu", dtype="bfloat16").num_layers == 3
     with pytest.raises(MonadnockError, match=r"as float32, there are .* GB; with device disk"):
         load(folder, device="cpu")
     assert load(folder, device="cpu", dtype="bfloat16").num_layers == load(folder, device="disk").num_layers == 3
     assert memory() is None or memory() > 2**28
+
+
+def test_weights_that_changed_behind_the_first_layers_are_noticed(tmp_path, text):
+    how = {"modules": ["down"], "text": text, "device": "disk", "out": tmp_path / "run", **SIZES}
+    measure(save(tmp_path / "model", "llama"), layers=[0], **how)
+    other = tiny_model("llama").to(torch.bfloat16)
+    with torch.no_grad():
+        other.model.layers[2].mlp.down_proj.weight *= 3
+    other.save_pretrained(tmp_path / "model")
+    with pytest.raises(MonadnockError, match="with other weights"):
+        measure(tmp_path / "model", layers=[2], **how)
+
+
+@pytest.mark.parametrize("verb", [attack, compress, explain, finetune])
+def test_what_changes_weights_is_refused_before_anything_is_written(verb, tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"instruction": "w1 w2", "output": "w3"}\n' * 4)
+    how = {"data": tmp_path / "d.jsonl"} if verb is finetune else {}
+    with pytest.raises(MonadnockError, match="are kept on disk"):
+        verb(save(tmp_path / "model", "llama"), device="disk", out=tmp_path / "run", progress=False, **how)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model_type", ["falcon", "mpt"])
+def test_no_probabilities_are_kept_between_layers(model_type, tmp_path):
+    adapter, ids = load(save(tmp_path / "model", model_type), device="disk"), torch.arange(3, 15)
+    states = [run_layer(adapter, ids, 0, embed(adapter, ids), {Site(Stream.ATTN_PROBS, 0): lambda _: None})]
+    kept = [part for state in states for part in (state if isinstance(state, tuple) else [state]) if part is not None]
+    assert [part.shape for part in kept] == [(1, 12, adapter.hidden_size)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells memory on Linux only")
+def test_memory_does_not_grow_with_the_layers(tmp_path):
+    """Matrices below the 32 MB from which the C library gives memory back by itself: 24 layers of 21 MB as float32."""
+    sizes = {"hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 8}
+    config = LlamaConfig(**sizes, vocab_size=128, bos_token_id=1)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    code = (
+        "import re, sys; from pathlib import Path; from monadnock.models import load;"
+        "from monadnock.models.layerwise import holding;"
+        "own = lambda: int(re.search(r'RssAnon:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024;"
+        "adapter = load(sys.argv[1], device='disk'); seen = [];\n"
+        "for layer in range(24):\n"
+        "    with holding(adapter, layer):\n"
+        "        [view.read().float().square().mean() for _, _, view in adapter.matrices(layer)]\n"
+        "    seen.append(own())\n"
+        "print(seen[-1] - seen[1])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], capture_output=True, text=True, check=True)
+    assert float(ended.stdout) < 60, "of 500 MB"
+
+
+def test_a_pickle_is_refused(tmp_path):
+    folder = save(tmp_path / "model", "llama")
+    torch.save(tiny_model("llama").state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(MonadnockError, match="pickle, which is read whole; convert"):
+        load(folder, device="disk")
 
 
 def test_what_cannot_stay_on_disk_is_refused(tmp_path):

@@ -10,18 +10,22 @@ from monadnock.errors import MonadnockError
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.models.components import parameters
-from monadnock.models.offload import is_away
 from monadnock.models.start import start_states
 from monadnock.preparing import model_facts
 
 SAME = 0.02  # largest difference of the start token's states that another machine or library may make
-FEW = 2  # layers that are compared where weights are not in memory, so that not all have to be read
 ROUNDING = 1e-9  # the same of sums of weights
 _SUMS = "weight_sums"  # in tensors/
 
 
-def check_same(run: Run, adapter: Adapter, sums: list[float]) -> None:
+def check_same(run: Run, adapter: Adapter, sums: list[float], layers: int | None = None) -> None:
     """Refuse a run of another model, revision or dtype, or of the same name with other weights, by their `weight_sums`.
+
+    Args:
+        run: what is added to.
+        adapter: the model.
+        sums: its `weight_sums`, or nothing where they are not to be compared.
+        layers: of how many first layers the start token's states are compared; by default of all.
 
     Raises:
         MonadnockError: with what differs.
@@ -39,7 +43,7 @@ def check_same(run: Run, adapter: Adapter, sums: list[float]) -> None:
                 f"{run.path} is a run of {what}{one}, the model is {what}{other}; give a run of this model, or a new "
                 "folder."
             )
-    _check_states(run, adapter)
+    _check_states(run, adapter, layers)
     noted = [attack.weight_sums for attack in run.manifest.attacks if attack.weight_sums]
     if noted and _differ(noted[0], sums, ROUNDING):
         raise MonadnockError(_told(run, adapter, "sums of its weights"))
@@ -68,11 +72,11 @@ def weight_sums(adapter: Adapter) -> list[float]:
     return sums.flatten().tolist()
 
 
-def _check_states(run: Run, adapter: Adapter) -> None:
+def _check_states(run: Run, adapter: Adapter, layers: int | None) -> None:
     """Compare the start token's largest states with those that the run has."""
     if "start_states" not in run.heights():
         return
-    enough = (lambda states: len(states.residual) >= FEW) if is_away(*adapter.layers) else None
+    enough = (lambda states: len(states.residual) >= layers) if layers is not None else None
     states = start_states(adapter, run.manifest.text.start_token_id, enough=enough)
     table = run.table("start_states").filter((pl.col("rank") == 1) & (pl.col("layer") < len(states.residual)))
     for stream, values in (("residual", states.residual), ("down_proj_input", states.inner)):

@@ -15,6 +15,7 @@ from monadnock.data.text import check_text
 from monadnock.errors import MonadnockError
 from monadnock.evaluation.tasks import Tasks
 from monadnock.findings import Run
+from monadnock.interventions.changed import check_changeable
 from monadnock.models import Adapter
 from monadnock.preparing import bar, evaluating, known_run, open_model, text_windows
 from monadnock.sameness import check_same, weight_sums
@@ -93,6 +94,7 @@ def attack(
         check_tables(known)
     tasks = [Tasks([name], limit=limit) for name in asked.tasks or ()]
     adapter = open_model(model, tokenizer, progress=progress, **options)
+    check_changeable(adapter)
     check_aim(adapter, layers, rows, expert)
     check_possible(adapter, modes, ks)
     tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens

@@ -21,6 +21,7 @@ from monadnock.errors import MonadnockError
 from monadnock.evaluation.likelihood import Likelihood, last_output, score
 from monadnock.findings import Run
 from monadnock.findings.words import listed
+from monadnock.interventions.changed import check_changeable
 from monadnock.models import Adapter
 from monadnock.models.matrices import Matrix, find_matrices
 from monadnock.preparing import bar, evaluating, known_run, open_model, text_windows
@@ -104,6 +105,7 @@ def compress(
     check_text(text, dataset)
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
+    check_changeable(adapter)
     matrices = _matrices(adapter, skip)
     source: dict[str, Any] = {"text": text, "dataset": dataset, "length": length, "bos": bos}
     measured, calibrating = _ends(adapter, source, windows, calibration, method.needs_inputs)

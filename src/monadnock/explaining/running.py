@@ -11,6 +11,7 @@ from monadnock.explaining.cutting import make_plan
 from monadnock.explaining.measuring import Bench
 from monadnock.explaining.testing import LinkTests
 from monadnock.findings import Run
+from monadnock.interventions.changed import check_changeable
 from monadnock.preparing import evaluating, known_run, open_model, text_windows
 from monadnock.sameness import check_same, weight_sums
 from monadnock.scanning import scan
@@ -76,6 +77,7 @@ def explain(
     if known is not None:
         check_tables(known)
     adapter = open_model(model, tokenizer, progress=progress, **options)
+    check_changeable(adapter)
     tokens = max(DEFAULT_TOKENS, length or 0) if tokens is None else tokens
     source: dict[str, Any] = {"text": text, "dataset": dataset, "tokens": tokens, "length": length, "bos": bos}
     windows = text_windows(adapter, seed=seed, **source)

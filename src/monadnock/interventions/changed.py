@@ -27,11 +27,7 @@ def changed(
         MonadnockError: if the weights are kept on disk, so that what is written to them changes nothing.
     """
     views = parts()
-    if any(old.data_ptr() != new.data_ptr() for old, new in zip(views, parts(), strict=True)):
-        raise MonadnockError(
-            f"Weights of {adapter.source.id} are kept on disk and are read anew for every use, so that they cannot be "
-            "changed; load the model whole, or with a device_map that needs no disk."
-        )
+    _check_reached(adapter, views, parts())
     before = [view.clone() for view in views]
     try:
         with torch.no_grad():
@@ -41,6 +37,22 @@ def changed(
         with torch.no_grad():
             for view, old in zip(views, before, strict=True):
                 view.copy_(old)
+
+
+def check_changeable(adapter: Adapter) -> None:
+    """Raise a `MonadnockError` if weights are kept on disk, so that what is written to them changes nothing."""
+    for layer in range(adapter.num_layers):
+        if any(weight.is_meta for weight in adapter.layers[layer].parameters()):
+            one, other = ([next(adapter.matrices(layer))[2].strided] for _ in range(2))
+            _check_reached(adapter, one, other)
+
+
+def _check_reached(adapter: Adapter, views: list[Tensor], again: list[Tensor]) -> None:
+    if any(old.data_ptr() != new.data_ptr() for old, new in zip(views, again, strict=True)):
+        raise MonadnockError(
+            f"Weights of {adapter.source.id} are kept on disk and are read anew for every use, so that they cannot be "
+            "changed; load the model whole, or with a device_map that needs no disk."
+        )
 
 
 def check_layer(adapter: Adapter, layer: int) -> None:

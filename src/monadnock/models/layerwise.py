@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from monadnock.models.adapter import Adapter
 from monadnock.models.components import modules_at
@@ -29,7 +29,12 @@ def run_layer(adapter: Adapter, ids: Tensor, layer: int, state: Any, watchers: M
         What the layer gave, on the CPU, for the next call; None if a watcher raised `Enough` before the layer's end.
     """
     kept: list[Any] = []
-    handle = adapter.layers[layer].register_forward_hook(lambda _module, _args, output: kept.append(copied(output)))
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        states = (output[0], *[None] * (len(output) - 1)) if isinstance(output, tuple) else output
+        kept.append(copied(states))  # what else a tuple holds are probabilities, of T x T
+
+    handle = adapter.layers[layer].register_forward_hook(keep)
     try:
         with replay(adapter, layer - 1, state):
             run_layers(adapter, ids, watchers, lambda done: done == layer)

@@ -93,6 +93,10 @@ def load(
             extra["use_safetensors"] = _has_safetensors(Path(place))
             if on_cpu and device != DISK:
                 _check_fits(source, Path(place), kind, config)
+            if device == DISK and not extra["use_safetensors"]:
+                raise MonadnockError(f"{source.id} holds a pickle, which is read whole; convert it to safetensors.")
+        elif device == DISK:
+            extra["use_safetensors"] = True
         extra |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told by _check_complete instead
         with contextlib.ExitStack() as aside, _told_in_one_sentence(source, "its weights "):
             if moved is not None:  # what is not on disk as the model has it (fused experts) is written to a folder
@@ -199,7 +203,11 @@ def _check_fits(source: Source, folder: Path, dtype: Any, config: Any) -> None:
     """Refuse what is larger than memory: loading it would end in the process being killed, without a word."""
     stored = getattr(config, "dtype", None)
     stored = getattr(torch, stored) if isinstance(stored, str) else stored or dtype
-    on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}  # not what else may be beside it: other precisions, adapters
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+    on_disk = sum((folder / name).stat().st_size for name in names if (folder / name).is_file())
     needed, there = on_disk * dtype.itemsize / stored.itemsize, memory()
     if there is not None and needed > there:
         raise MonadnockError(

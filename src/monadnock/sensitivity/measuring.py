@@ -88,7 +88,8 @@ def measure(
     run = known or scan(adapter, out=path, probes=["start_token"], seed=seed, progress=progress, **source)
     with evaluating(adapter.model):
         if known is not None:
-            check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [])
+            upto = 1 + max(matrix.layer for matrix in wanted)  # layers behind are not measured, nor read from a disk
+            check_same(run, adapter, weight_sums(adapter) if run.manifest.attacks else [], upto)
         asked = Asked(tuple(kinds), bits, group, damping, patterns, windows.label)
         todo = [matrix for matrix in wanted if not asked.done(run, matrix, maps=maps)]
         if not todo:

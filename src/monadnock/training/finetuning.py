@@ -14,6 +14,7 @@ from monadnock.arguments import checked
 from monadnock.errors import MonadnockError, nearest
 from monadnock.evaluation import Tasks
 from monadnock.findings import Run
+from monadnock.interventions.changed import check_changeable
 from monadnock.models import Adapter
 from monadnock.models.tuned import check_installed
 from monadnock.preparing import bar, evaluating, known_run, open_model, random_state_kept
@@ -121,6 +122,7 @@ def finetune(
     asked = Tasks(list(tasks), limit=limit, context=context) if evaluate and tasks else None
     path, known = known_run(model, out)
     adapter = open_model(model, tokenizer, progress=progress, **options)
+    check_changeable(adapter)
     held, trained = _split(adapter, examples, validation, length, seed)
     unused = len(examples.conversations) - len(trained) - sum(len(batch["labels"]) for batch in held)
     run = known or scan(adapter, out=path, probes=["start_token"], progress=progress, tokens=1024)
