@@ -1,5 +1,6 @@
 """The command line: one module per verb, and one place where errors become a sentence and exit code 2."""
 
+import signal
 import sys
 
 import typer
@@ -26,7 +27,7 @@ from monadnock.cli import (
     sweep,
     verify,
 )
-from monadnock.cli.console import INTERRUPTED, Told, complain
+from monadnock.cli.console import INTERRUPTED, TERMINATED, Told, complain
 from monadnock.errors import MonadnockError
 
 app = typer.Typer(
@@ -64,9 +65,18 @@ for verb in VERBS:
 
 def main() -> None:
     """Run the command line."""
+    terminated = []
+
+    def terminate(*_: object) -> None:
+        terminated.append(True)
+        sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminate)  # such as a cluster's time limit: clean up then, too
     try:
         app()
     except MonadnockError as error:
+        if terminated:  # a library took the end for an error of its own
+            sys.exit(TERMINATED)
         complain(str(error))
         sys.exit(2)
     except Told:

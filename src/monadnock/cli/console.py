@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from monadnock.findings.summary import Summary
 
 INTERRUPTED = 130  # the exit code that typer, too, gives to Ctrl-C
+TERMINATED = 143  # as shells tell SIGTERM
 
 
 def complain(sentence: str) -> None:

@@ -1,6 +1,7 @@
 """A run: the folder that a scan writes and everything else reads."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -87,7 +88,7 @@ class Run:
             for name, frame in tables.items():
                 schema.table(name).frame(frame).write_parquet(draft / "tables" / f"{name}.parquet")
             (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            _replace(draft, path)
+            _replace(draft, path, force=force)
         except (OSError, pl.exceptions.PolarsError) as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise MonadnockError(
@@ -274,9 +275,20 @@ def check_free(path: Path, *, force: bool) -> None:
         raise MonadnockError(f"{path} holds files that are not a run; give an empty or a new folder.")
 
 
-def _replace(draft: Path, path: Path) -> None:
+def _replace(draft: Path, path: Path, *, force: bool) -> None:
     """Move `draft` to `path`; what was there before survives until the new one stands."""
     old = None
+    if not force:
+        try:
+            draft.rename(path)  # over nothing, or an empty folder
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise MonadnockError(
+                f"{path} was free and holds a run now, of another process; give another folder, or --force to replace "
+                "it."
+            ) from error
+        return
     if path.exists():
         old = path.parent / f".{path.name[:64]}.old.{uuid.uuid4().hex[:8]}"
         path.rename(old)

@@ -246,4 +246,9 @@ def _told_in_one_sentence(source: Source, part: str = "") -> Iterator[None]:
 
 
 def _cause(part: str, error: Exception) -> str:
+    if "serializing" in str(error):
+        return (
+            f"are fused, and what the model has of them could not be written to {tempfile.gettempdir()} "
+            f"({first_line(error)}); set TMPDIR to a folder with as much room as the checkpoint takes"
+        )
     return f"cannot be read ({first_line(error)})" if part else first_line(error)
