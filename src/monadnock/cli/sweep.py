@@ -16,6 +16,9 @@ def command(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="setting in place of the recipe's, NAME=VALUE")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: each cell a task of a Ray cluster (RAY_ADDRESS, or this machine's)")
+    ] = "local",
     dry: Annotated[bool, typer.Option("--dry", help="say which cells there are, and run none")] = False,
 ) -> None:
     """Run one verb over a grid of settings; started again, it goes on."""
@@ -35,7 +38,7 @@ def command(
         print(f"Into:   {', '.join(dict.fromkeys(str(near(out)) for out in folders(recipe, read)))}")
         return
     try:
-        tell(sweep(recipe, changes=changes))
+        tell(sweep(recipe, changes=changes, engine=engine))
     except SweepError as error:
         tell(error.runs)
         raise

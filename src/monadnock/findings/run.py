@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from filelock import FileLock
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -203,16 +204,17 @@ class Run:
 
     def note(self, attack: AttackFacts) -> None:
         """Add what a series of attacks depends on to the manifest, unless it stands there already."""
-        now = Run.open(self.path).manifest  # another process may have added to it
         told = {"created": attack.created, "weight_sums": attack.weight_sums}
-        if attack in [each.model_copy(update=told) for each in now.attacks]:
+        if attack in [each.model_copy(update=told) for each in Run.open(self.path).manifest.attacks]:
             return
-        changes = {"attacks": [*now.attacks, attack], "schema_version": SCHEMA_VERSION}
-        manifest = now.model_copy(update=changes)
         draft = self.path / f".manifest.{uuid.uuid4().hex[:12]}.json"
         try:
-            draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            draft.replace(self.path / "manifest.json")
+            with FileLock(self.path / ".manifest.lock"):  # another process may be adding to it
+                now = Run.open(self.path).manifest
+                changes = {"attacks": [*now.attacks, attack], "schema_version": SCHEMA_VERSION}
+                manifest = now.model_copy(update=changes)
+                draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+                draft.replace(self.path / "manifest.json")
         except OSError as error:
             raise MonadnockError(f"{self.path} cannot be added to: {error.strerror}. What is there stays.") from error
         finally:

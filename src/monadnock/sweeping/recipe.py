@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,6 +34,9 @@ _WRONG = {  # what pydantic finds, in words
     "dict_type": "is not a list of names with values",
     "list_type": "is not a list",
     "model_type": "is not a list of names with values",
+    "literal_error": "is not known, give cpus or gpus",
+    "float_parsing": "is not a number",
+    "float_type": "is not a number",
 }
 
 
@@ -44,6 +47,7 @@ class SweepRecipe(BaseModel):
         verb: attack, compress, explain, finetune, pretrain, scan or sensitivity.
         about: what it is for, in a sentence.
         settings: what all cells have: `model` (pretrain has none), `out`, and any argument of the verb's function.
+        resources: what a cell needs of a Ray cluster: `cpus` (1) and `gpus` (1 where there are any).
         cells: each gives further settings; where one is a list, the cell stands for one cell for each value, and two
             lists for all pairs. Without cells there is one, of the settings alone.
 
@@ -58,6 +62,7 @@ class SweepRecipe(BaseModel):
     verb: str
     about: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
+    resources: dict[Literal["cpus", "gpus"], float] = Field(default_factory=dict)
     cells: list[dict[str, Any]] = Field(default_factory=list)
 
     @property
@@ -157,7 +162,9 @@ def _parse(path: Path) -> SweepRecipe:
         first = error.errors()[0]
         where = " ".join(map(str, first["loc"])) or "the whole"
         wrong = _WRONG.get(first["type"], "is no key, or what stands there is not right")
-        raise MonadnockError(f"Recipe {path}: {where} {wrong}; it has verb, about, settings and cells.") from error
+        raise MonadnockError(
+            f"Recipe {path}: {where} {wrong}; it has verb, about, settings, resources and cells."
+        ) from error
 
 
 def _known(recipe: SweepRecipe) -> set[str]:

@@ -1,16 +1,18 @@
-"""Run the cells of a recipe one after another, each model loaded once, and go on where one fails."""
+"""Run the cells of a recipe, each model loaded once, and go on where one fails."""
 
+import itertools
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monadnock.errors import MonadnockError, first_line
+from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
 from monadnock.models import Adapter
 from monadnock.preparing import model_slug, open_model
 from monadnock.sameness import check_same
+from monadnock.sweeping.engines import ENGINES, Cell, run_local, run_on_ray
 from monadnock.sweeping.recipe import LOADING, SweepRecipe, read_recipe
 
 OUT = Path("monadnock-runs")
@@ -29,7 +31,9 @@ class SweepError(MonadnockError):
         self.runs = runs
 
 
-def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progress: bool = True) -> list[Run]:
+def sweep(
+    recipe: str | Path, *, changes: Mapping[str, Any] | None = None, engine: str = "local", progress: bool = True
+) -> list[Run]:
     """Run every cell of a recipe; cells of one model add to one run.
 
     Every verb skips what its run has, so that a sweep that was stopped goes on when it is started again. A cell that
@@ -38,6 +42,8 @@ def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progr
     Args:
         recipe: a YAML file, see `read_recipe`.
         changes: settings in place of the recipe's.
+        engine: `local` runs one cell after another; `ray` makes each a task of a Ray cluster, see
+            `monadnock.sweeping.engines`.
         progress: say which cell it is, and show each one's progress, when the output is a terminal.
 
     Returns:
@@ -51,30 +57,38 @@ def sweep(recipe: str | Path, *, changes: Mapping[str, Any] | None = None, progr
         >>> (run,) = sweep("recipes/macdrop_scope.yaml", changes={"model": "smollm2"})  # doctest: +SKIP
         >>> run.table("robustness")  # doctest: +SKIP
     """
+    if engine not in ENGINES:
+        raise MonadnockError(f"There is no engine {engine!r}: {nearest(engine, ENGINES)}")
     read = read_recipe(recipe, changes)
-    grid, outs = read.grid(), folders(recipe, read)
-    runs: dict[Path, Run] = {}
+    cells = [
+        Cell(*each) for each in zip(itertools.count(1), read.told(), folders(recipe, read), read.grid(), strict=False)
+    ]
+    shown = progress and sys.stderr.isatty()
+    if engine == "local":
+        done = run_local(cells, _Work(read, _Opened(progress), len(cells) if shown else None))
+    else:
+        done = run_on_ray(cells, _Work(read), dict(read.resources))
+    outs: dict[Path, None] = {}
     failed: list[str] = []
-    opened = _Opened(progress)
-    for number, (cell, told, out) in enumerate(zip(grid, read.told(), outs, strict=True), 1):
-        if progress and sys.stderr.isatty():
-            print(f"[{number}/{len(grid)}] {read.verb} {told}", file=sys.stderr)
-        try:
-            runs[out] = _run(read, cell, out, opened, progress)
-        except Exception as error:  # memory that is not enough, for one
-            reason = str(error) if isinstance(error, MonadnockError) else f"{type(error).__name__}: {first_line(error)}"
-            failed.append(f"cell {number} ({told}): {reason}")
-            if len(grid) > 1:
+    for cell, reason in done:
+        if reason is None:
+            outs[cell.out] = None
+        else:
+            failed.append(f"cell {cell.number} ({cell.told}): {reason}")
+            if len(cells) > 1:
                 print(f"monadnock: {failed[-1]}", file=sys.stderr)
+        if shown and engine != "local":
+            print(f"[{cell.number}/{len(cells)}] {read.verb} {cell.told}: ended", file=sys.stderr)
+    runs = [Run.open(cell) for cell in dict.fromkeys(cell.out for cell in cells) if cell in outs]
     if failed:
-        first = "; see above" if len(grid) > 1 else f": {failed[0].rstrip('.')}"
+        first = "; see above" if len(cells) > 1 else f": {failed[0].rstrip('.')}"
         kept = "what the others gave is kept, and " if runs else ""
         raise SweepError(
-            f"{len(failed)} of {len(grid)} cells could not be run{first}. When that is mended, {kept}the same command "
+            f"{len(failed)} of {len(cells)} cells could not be run{first}. When that is mended, {kept}the same command "
             "goes on.",
-            list(runs.values()),
+            runs,
         )
-    return list(runs.values())
+    return runs
 
 
 def folders(recipe: str | Path, read: SweepRecipe) -> list[Path]:
@@ -108,6 +122,19 @@ def _names(grid: list[dict[str, Any]]) -> dict[str, str]:
             raise MonadnockError(f"{other} and {model} would both be in a folder {slug}; sweep one after the other.")
         found[model] = slug
     return found
+
+
+class _Work:
+    """Runs a cell, here or in a worker; a model is loaded once for all cells in a row that have it."""
+
+    def __init__(self, read: SweepRecipe, opened: "_Opened | None" = None, count: int | None = None):
+        self.read, self.opened, self.count = read, opened, count
+
+    def __call__(self, cell: Cell) -> None:
+        if self.count is not None:
+            print(f"[{cell.number}/{self.count}] {self.read.verb} {cell.told}", file=sys.stderr)
+        opened = _in_worker if self.opened is None else self.opened
+        _run(self.read, cell.settings, cell.out, opened, opened.progress)
 
 
 def _run(read: SweepRecipe, cell: dict[str, Any], out: Path, opened: "_Opened", progress: bool) -> Run:
@@ -158,3 +185,6 @@ class _Opened:
             raise self.found
         assert self.found is not None
         return self.found
+
+
+_in_worker = _Opened(False)  # what a worker of Ray keeps from one cell to the next
