@@ -246,7 +246,7 @@ def _told_in_one_sentence(source: Source, part: str = "") -> Iterator[None]:
 
 
 def _cause(part: str, error: Exception) -> str:
-    if "serializing" in str(error):
+    if "while serializing" in str(error):  # not "deserializing": what is read may be damaged, too
         return (
             f"are fused, and what the model has of them could not be written to {tempfile.gettempdir()} "
             f"({first_line(error)}); set TMPDIR to a folder with as much room as the checkpoint takes"
