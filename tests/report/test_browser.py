@@ -68,37 +68,54 @@ def page_file(full_run):
     return full_run.path / "report.html"
 
 
-@pytest.fixture
-def visit(chromium, tmp_path):
-    """Return a function that opens a file, waits until it is drawn, and notes everything that goes wrong."""
+@pytest.fixture(scope="module")
+def windows(chromium, tmp_path_factory):
+    """Return a function that opens a file once for each width and scheme, with the list of what went wrong in it."""
     from playwright.sync_api import sync_playwright
 
-    wrong = []
     with sync_playwright() as playwright:
-        contexts = []
+        opened = {}
 
-        def open_page(file, width, scheme):
-            context = playwright.chromium.launch_persistent_context(
-                tmp_path / f"profile-{len(contexts)}",
-                executable_path=chromium,
-                args=FLAGS,
-                headless=True,
-                viewport={"width": width, "height": 900},
-                color_scheme=scheme,
-            )
-            contexts.append(context)
-            page = context.new_page()
-            page.on("console", lambda m: wrong.append(m.text) if m.type in {"error", "warning"} else None)
-            page.on("pageerror", lambda error: wrong.append(str(error)))
-            page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else wrong.append(r.url))
-            page.goto(file.as_uri())
-            page.wait_for_selector("html[data-charts]", timeout=60_000)
-            return page
+        def window(file, width, scheme):
+            if (file, width, scheme) not in opened:
+                context = playwright.chromium.launch_persistent_context(
+                    tmp_path_factory.mktemp("profile"),
+                    executable_path=chromium,
+                    args=FLAGS,
+                    headless=True,
+                    viewport={"width": width, "height": 900},
+                    color_scheme=scheme,
+                )
+                wrong = []
+                page = context.new_page()
+                page.on("console", lambda m: wrong.append(m.text) if m.type in {"error", "warning"} else None)
+                page.on("pageerror", lambda error: wrong.append(str(error)))
+                inside = ("file:", "data:", "blob:")
+                page.on("request", lambda r: None if r.url.startswith(inside) else wrong.append(r.url))
+                page.goto(file.as_uri())
+                page.wait_for_selector("html[data-charts]", timeout=60_000)
+                opened[file, width, scheme] = (page, wrong)
+            return opened[file, width, scheme]
 
-        yield open_page
-        for context in contexts:
-            context.close()
-    assert wrong == []
+        yield window
+        for page, _ in opened.values():
+            page.context.close()
+
+
+@pytest.fixture
+def visit(windows):
+    """Return a function that gives a drawn page, at its top and untouched; nothing may have gone wrong in it."""
+    visited = []
+
+    def open_page(file, width, scheme):
+        page, wrong = windows(file, width, scheme)
+        visited.append(wrong)
+        page.mouse.move(0, 0)
+        page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        return page
+
+    yield open_page
+    assert not any(visited)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -123,6 +140,9 @@ def test_the_toggle_dresses_the_page_and_its_charts(visit, page_file):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
     assert page.evaluate(LABEL_COLOURS) == [INK["dark"]]
     assert page.locator("#theme").inner_text() == "Use light colours"
+    page.locator("#theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == before
+    assert page.evaluate(LABEL_COLOURS) == [INK["light"]]
 
 
 def test_definitions_open_by_keyboard_and_stay_inside_the_page(visit, page_file):

@@ -5,7 +5,7 @@ import pytest
 from monadnock.report import write_report
 from tests.report.conftest import write_run
 from tests.report.lens_rows import TOKENS
-from tests.report.test_browser import chromium, visit  # noqa: F401
+from tests.report.test_browser import chromium, visit, windows  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
