@@ -17,6 +17,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+READY = "html[data-charts]"
 INK = {"light": "rgb(84, 92, 104)", "dark": "rgb(169, 177, 189)"}
 LABEL_COLOURS = """() => {
   const colours = new Set();
@@ -69,37 +70,42 @@ def page_file(full_run):
 
 
 @pytest.fixture(scope="module")
-def windows(chromium, tmp_path_factory):
-    """Return a function that opens a file once for each width and scheme, with the list of what went wrong in it."""
+def playwright():
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        opened = {}
+    with sync_playwright() as started:
+        yield started
 
-        def window(file, width, scheme):
-            if (file, width, scheme) not in opened:
-                context = playwright.chromium.launch_persistent_context(
-                    tmp_path_factory.mktemp("profile"),
-                    executable_path=chromium,
-                    args=FLAGS,
-                    headless=True,
-                    viewport={"width": width, "height": 900},
-                    color_scheme=scheme,
-                )
-                wrong = []
-                page = context.new_page()
-                page.on("console", lambda m: wrong.append(m.text) if m.type in {"error", "warning"} else None)
-                page.on("pageerror", lambda error: wrong.append(str(error)))
-                inside = ("file:", "data:", "blob:")
-                page.on("request", lambda r: None if r.url.startswith(inside) else wrong.append(r.url))
-                page.goto(file.as_uri())
-                page.wait_for_selector("html[data-charts]", timeout=60_000)
-                opened[file, width, scheme] = (page, wrong)
-            return opened[file, width, scheme]
 
-        yield window
-        for page, _ in opened.values():
-            page.context.close()
+@pytest.fixture(scope="module")
+def windows(playwright, chromium, tmp_path_factory):
+    """Return a function that opens a file once for each width and scheme, with the list of what went wrong in it."""
+    opened = {}
+
+    def window(file, width, scheme):
+        if (file, width, scheme) not in opened:
+            context = playwright.chromium.launch_persistent_context(
+                tmp_path_factory.mktemp("profile"),
+                executable_path=chromium,
+                args=FLAGS,
+                headless=True,
+                viewport={"width": width, "height": 900},
+                color_scheme=scheme,
+            )
+            wrong = []
+            page = context.new_page()
+            page.on("console", lambda m: wrong.append(m.text) if m.type in {"error", "warning"} else None)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            inside = ("file:", "data:", "blob:")
+            page.on("request", lambda r: None if r.url.startswith(inside) else wrong.append(r.url))
+            page.goto(file.as_uri())
+            page.wait_for_selector(READY, timeout=60_000)
+            opened[file, width, scheme] = (page, wrong)
+        return opened[file, width, scheme]
+
+    yield window
+    for page, _ in opened.values():
+        page.context.close()
 
 
 @pytest.fixture

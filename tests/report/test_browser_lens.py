@@ -5,7 +5,7 @@ import pytest
 from monadnock.report import write_report
 from tests.report.conftest import write_run
 from tests.report.lens_rows import TOKENS
-from tests.report.test_browser import chromium, visit, windows  # noqa: F401
+from tests.report.test_browser import FLAGS, READY, chromium, playwright, visit, windows  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
@@ -24,6 +24,8 @@ def opened(visit, file):  # noqa: F811
 
     def open_page(section, width=1280, scheme="light"):
         page = visit(file, width, scheme)
+        page.reload()  # what another test picked is forgotten
+        page.wait_for_selector(READY, timeout=60_000)
         box = page.locator(f"#{section} .picker")
         box.locator("table").first.wait_for()
         return page, box
@@ -136,16 +138,11 @@ def test_a_phone_scrolls_the_table_and_not_the_page(opened, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
-def test_without_javascript_a_sentence_stands_there(chromium, file, tmp_path):  # noqa: F811
-    from playwright.sync_api import sync_playwright
-
-    from tests.report.test_browser import FLAGS
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=chromium, args=FLAGS, headless=True, java_script_enabled=False
-        )
-        page = context.new_page()
-        page.goto(file.as_uri())
-        assert "Picking needs JavaScript" in page.locator("#lens .picker").inner_text()
-        context.close()
+def test_without_javascript_a_sentence_stands_there(playwright, chromium, file, tmp_path):  # noqa: F811
+    context = playwright.chromium.launch_persistent_context(
+        tmp_path / "profile", executable_path=chromium, args=FLAGS, headless=True, java_script_enabled=False
+    )
+    page = context.new_page()
+    page.goto(file.as_uri())
+    assert "Picking needs JavaScript" in page.locator("#lens .picker").inner_text()
+    context.close()

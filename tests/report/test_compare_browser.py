@@ -8,7 +8,16 @@ from monadnock import compare
 from monadnock.relations.atlas import atlas
 from monadnock.report.atlas import write_atlas
 from tests.relations.runs import frames, write
-from tests.report.test_browser import BLANK, HOVER_TEXTS, INK, LABEL_COLOURS, chromium, visit, windows  # noqa: F401
+from tests.report.test_browser import (  # noqa: F401
+    BLANK,
+    HOVER_TEXTS,
+    INK,
+    LABEL_COLOURS,
+    chromium,
+    playwright,
+    visit,
+    windows,
+)
 from tests.report.test_compare import changed
 
 pytestmark = pytest.mark.browser
