@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from monadnock import MonadnockError, load
 from monadnock.models import Adapter, Source
@@ -284,9 +285,18 @@ def test_saved_and_loaded_it_is_the_same_and_can_be_scanned(architecture, varian
     torch.testing.assert_close(outputs[0].values[None], shown(model, ids[None])[0]["output"], rtol=1e-4, atol=1e-5)
 
 
-def test_another_attention_function_is_refused():
-    with pytest.raises(MonadnockError, match="runs under 'monadnock_variant', not 'sdpa'"):
-        made("llama", "sigmoid").set_attn_implementation("sdpa")
+def test_attention_functions_that_leave_the_variant_out_are_refused(tmp_path):
+    model = made("llama", "sigmoid")
+    with pytest.raises(MonadnockError, match=r"runs under 'monadnock_variant' .*, not 'eager'"):
+        model.set_attn_implementation("eager")
+    model.set_attn_implementation("sdpa")  # which does the work underneath
+    assert model.config._attn_implementation == "monadnock_variant"
+    model.save_pretrained(tmp_path)
+    for asked in ("eager", "flex_attention"):
+        with pytest.raises(MonadnockError, match=f"not '{asked}'; leave attn_implementation out"):
+            AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=asked)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="sdpa")
+    assert loaded.config._attn_implementation == "monadnock_variant"
 
 
 def test_unknown_names_and_dropout_that_has_no_meaning_are_refused():

@@ -1,8 +1,15 @@
 """OutlierMonitor in a Trainer of somebody else's: what it writes, logs, keeps in checkpoints, and refuses."""
 
+import os
+import socket
+from datetime import timedelta
+
+import polars as pl
 import pytest
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
+from polars.testing import assert_frame_equal
+from torch import multiprocessing
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, default_data_collator
 
 from monadnock import MonadnockError
 from monadnock.findings import Run
@@ -13,6 +20,7 @@ ROWS = [
     {"input_ids": ids, "labels": ids}
     for ids in torch.randint(3, 100, (24, 16), generator=torch.Generator().manual_seed(4))
 ]
+WINDOWS = torch.stack([row["input_ids"] for row in ROWS[:2]])
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -119,3 +127,67 @@ def test_data_without_token_ids_is_told(tmp_path):
     made.train_dataset = [{"pixels": 1}] * 8
     with pytest.raises(MonadnockError, match="give OutlierMonitor windows"):
         made.train()
+
+
+def test_trainings_without_a_name_are_beside_each_other_and_a_name_is_one_training(tmp_path):
+    run = tmp_path / "run"
+    for _ in range(2):
+        trainer(tmp_path, OutlierMonitor(every=3, out=run), steps=3)[0].train()
+    assert Run.open(run).table("training_outliers")["name"].unique().sort().to_list() == ["training", "training 2"]
+    for steps in (6, 3):
+        trainer(tmp_path, OutlierMonitor(every=3, out=run, name="mine"), steps=steps)[0].train()
+    mine = Run.open(run).table("training_outliers").filter(name="mine")
+    assert mine["step"].unique().sort().to_list() == [0, 3]
+
+
+def test_a_training_without_a_name_that_goes_on_keeps_the_one_it_had(tmp_path):
+    run = tmp_path / "run"
+    trainer(tmp_path / "first", OutlierMonitor(every=3, out=run), steps=3)[0].train()
+    made, _ = trainer(tmp_path / "second", OutlierMonitor(every=3, out=run))
+    made.add_callback(Stop())
+    made.train()
+    trainer(tmp_path / "second", OutlierMonitor(every=3, out=run))[0].train(resume_from_checkpoint=True)
+    looks = Run.open(run).table("training_outliers")
+    assert looks["name"].unique().sort().to_list() == ["training", "training 2"]
+    assert looks.filter(name="training 2")["step"].unique().sort().to_list() == [0, 3, 6]
+
+
+def test_weights_that_zero_spreads_are_refused(tmp_path):
+    made, _ = trainer(tmp_path, OutlierMonitor(every=1))
+    next(made.model.parameters()).ds_id = 0
+    with pytest.raises(MonadnockError, match="use FSDP 2"):
+        made.train()
+
+
+def test_all_ranks_look_where_fsdp_spreads_the_weights(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(spread_rank, (port, tmp_path), nprocs=2)
+    looks = Run.open(tmp_path / "run").table("training_outliers")
+    torch.manual_seed(1)
+    expected = watch(tiny_model("llama", num_hidden_layers=2), WINDOWS)
+    for step in (0, 2, 3):
+        found = looks.filter(step=step).select(expected[0].keys())
+        assert_frame_equal(found, pl.DataFrame(expected, schema=found.schema), rel_tol=1e-6)
+
+
+def spread_rank(rank, port, folder):
+    """Look at a model that is spread over two processes, as a Trainer would ask for it."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    os.environ.update(address)
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    torch.manual_seed(1)
+    model = tiny_model("llama", num_hidden_layers=2)
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    for part in (*model.model.layers, model):
+        torch.distributed.fsdp.fully_shard(part, mesh=mesh)
+    monitor = OutlierMonitor(WINDOWS, every=2, out=folder / "run")
+    state = TrainerState(is_world_process_zero=rank == 0)
+    given = (TrainingArguments(str(folder / "work"), use_cpu=True), state, None, model)
+    monitor.on_train_begin(*given)
+    for state.global_step in (1, 2, 3):
+        monitor.on_step_end(*given)
+    monitor.on_train_end(*given)
+    torch.distributed.destroy_process_group()

@@ -19,6 +19,7 @@ def test_every_recipe_reads(path):
 def test_changes_stand_in_place_of_what_is_written(recipe):
     read = read_recipe(recipe(), steps=3, architecture="llama", data={"text": ["a.txt"]})
     assert read.steps == 3 and read.architecture == "llama" and isinstance(read.data, TextData)
+    assert read.data.length == 16 and read.data.bos  # as long as the task's sequences were
     assert read_recipe(recipe(), steps=None).steps == 12
 
 

@@ -32,6 +32,14 @@ def test_each_part_is_there_seeds_together():
     assert layers.body.starts == {2, 4} and len(layers.body.rows) == 6
 
 
+def test_without_a_default_speed_is_in_steps_a_second():
+    rows = [row for row in pretrain_rows.pretrainings() if row["variant"] != "default"]
+    listed = pretraining(found(pretrainings=rows))[0]
+    assert listed.body.heads[-1] == "steps a second" and "default" not in listed.says
+    speeds = [row["steps_per_second"] for row in rows if row["name"].startswith("llama sigmoid")]
+    assert listed.body.rows[0][-1].text.startswith(f"{sum(speeds) / len(speeds):.4g}")
+
+
 def test_lines_are_means_in_bands_from_the_least_to_the_most():
     chart = everything()[2]
     data = next(mark.data_source.data for mark in chart.body.renderers if "mean" in mark.data_source.data)

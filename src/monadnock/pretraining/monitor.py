@@ -1,5 +1,6 @@
 """A callback that looks at outliers while a model learns, and writes them into a run."""
 
+import itertools
 import json
 import time
 from importlib.metadata import version
@@ -8,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import TrainerCallback
 
+from monadnock import processes
 from monadnock.arguments import checked
 from monadnock.data import Windows
 from monadnock.errors import MonadnockError
@@ -22,6 +25,7 @@ from monadnock.pretraining.watching import watch
 from monadnock.thresholds import GU2025_SINK_MASS
 from monadnock.training.macdrop import bare_adapter
 
+NAME = "training"  # of one, where none is given
 SEQUENCES = 4  # looked at, where none are given
 SEEN = "outliers.json"  # in a checkpoint: what was seen so far
 _STEP = ("step", "loss", "learning_rate", "grad_norm")
@@ -32,22 +36,25 @@ class OutlierMonitor(TrainerCallback):
 
     Every few steps it looks at a few sequences with `watch`, and writes the tables `training_outliers` and
     `training_steps` into a run: when a checkpoint is saved, and at the end. A resumed training goes on with what its
-    checkpoint holds. Under DDP the first rank looks. What it saw last is added to what the Trainer logs, for every
-    tracker that `report_to` names, if it was added with `attach`.
+    checkpoint holds. Under DDP the first rank looks; under FSDP 2, where no rank has all weights, all look together.
+    What it saw last is added to what the Trainer logs, for every tracker that `report_to` names, if it was added with
+    `attach`.
 
     Args:
         windows: token ids, [sequence, token], the same at each look; by default the first sequences of the training
             data.
         every: steps between two looks.
         out: folder of a run, which is made if it is not there; None writes nothing.
-        name: of the training, in the tables.
+        name: of the training, in the tables, where it takes the place of one with the same name; by default `training`,
+            or `training 2` and so on where the run has that.
 
     Attributes:
         rows: of the table `training_outliers`, so far.
         seconds: spent looking.
 
     Raises:
-        MonadnockError: when training begins, if the data gives no token ids, or the model's family is not known.
+        MonadnockError: when training begins, if the data gives no token ids, the model's family is not known, or its
+            weights are spread by FSDP 1 or DeepSpeed ZeRO-3.
 
     Example:
         >>> trainer = Trainer(model=model, ...)  # doctest: +SKIP
@@ -62,7 +69,7 @@ class OutlierMonitor(TrainerCallback):
         *,
         every: int = 100,
         out: str | Path | None = None,
-        name: str = "training",
+        name: str | None = None,
     ):
         if every < 1:
             raise MonadnockError(f"A look every {every} steps was asked; give at least 1.")
@@ -70,9 +77,12 @@ class OutlierMonitor(TrainerCallback):
             raise MonadnockError(
                 f"Windows of shape {list(windows.shape)} were given; give token ids [sequence, token]."
             )
-        self.windows, self.every, self.out, self.name = windows, every, None if out is None else Path(out), name
+        self.windows, self.every, self.out = windows, every, None if out is None else Path(out)
+        self.asked, self.name = name, name or NAME
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self._together = False  # whether all ranks look
+        self._seen: int | None = None  # step of the last look
 
     def attach(self, trainer: Any) -> "OutlierMonitor":
         """Add it to a Trainer, in front of what reports to trackers."""
@@ -81,26 +91,44 @@ class OutlierMonitor(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Begin the run, or go on from a checkpoint; look for the first time."""
-        if not state.is_world_process_zero:
+        self._together, self.rows = _is_spread(model), []  # before any rank goes its own way
+        if not self._looks(state):
             return
         adapter = bare_adapter(model, kwargs.get("processing_class"))
         if self.windows is None:
             self.windows = _first(kwargs.get("train_dataloader"))
+        if state.is_world_process_zero:
+            self._begin(args, state, adapter)
+        self._seen = self.rows[-1]["step"] if self.rows else None
+        if self._together:
+            self._seen = processes.from_first(self._seen)
+        if self._seen is None:
+            self._look(state, adapter)
+
+    def _begin(self, args: Any, state: Any, adapter: Adapter) -> None:
+        """Take up what was seen before a stop, and see that the run is there and about this model."""
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / SEEN
-        self.rows = []
-        if state.global_step:
-            self.rows = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else self._written(state)
-        if self.out is not None and not (self.out / "manifest.json").is_file():
+        there = self.out is not None and (self.out / "manifest.json").is_file()
+        if state.global_step and saved.is_file():
+            self.rows = json.loads(saved.read_text(encoding="utf-8"))
+            self.name = self.asked or next((row["name"] for row in self.rows), self.name)
+        elif state.global_step:
+            self.rows = self._written(state)
+        elif self.asked is None and there:
+            self.name = _free_name(Run.open(str(self.out)))
+        if self.out is not None and not there:
+            assert self.windows is not None
             windows = Windows(self.windows.cpu(), False, "sequences looked at in training", 0)
             begin_run(self.out, adapter, windows, adapter.source.id)
         if self.out is not None and Run.open(self.out).manifest.model.num_layers != adapter.num_layers:
             raise MonadnockError(f"{self.out} is about a model of another shape; give OutlierMonitor another folder.")
-        if not self.rows:
-            self._look(state, adapter)
+
+    def _looks(self, state: Any) -> bool:
+        return state.is_world_process_zero or self._together
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Look every few steps."""
-        if state.is_world_process_zero and state.global_step % self.every == 0:
+        if self._looks(state) and state.global_step % self.every == 0:
             self._look(state, model)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -118,9 +146,9 @@ class OutlierMonitor(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Look for the last time, and write."""
+        if self._looks(state) and self._seen not in (None, state.global_step):
+            self._look(state, model)
         if state.is_world_process_zero:
-            if self.rows and self.rows[-1]["step"] != state.global_step:
-                self._look(state, model)
             self.write(state)
 
     def _written(self, state: Any) -> list[dict[str, Any]]:
@@ -156,9 +184,32 @@ class OutlierMonitor(TrainerCallback):
     def _look(self, state: Any, model: Any) -> None:
         began = time.monotonic()
         assert self.windows is not None
+        self._seen = state.global_step
         about = {"name": self.name, "step": state.global_step}
         self.rows += [about | row for row in watch(model, self.windows)]
         self.seconds += time.monotonic() - began
+
+
+def _is_spread(model: Any) -> bool:
+    """Say whether no process has all weights, so that all have to take part in a pass; refuse where that is not enough.
+
+    Raises:
+        MonadnockError: under FSDP 1 and DeepSpeed ZeRO-3.
+    """
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()) or any(
+        hasattr(parameter, "ds_id") for parameter in model.parameters()
+    ):
+        raise MonadnockError(
+            "The weights are spread by FSDP 1 or DeepSpeed ZeRO-3, and OutlierMonitor cannot look at them; use FSDP 2 "
+            "(version 2 in fsdp_config) or DDP."
+        )
+    return any(hasattr(parameter, "placements") for parameter in model.parameters())
+
+
+def _free_name(run: Run) -> str:
+    """Return a name that no training of a run has."""
+    names = itertools.chain([NAME], (f"{NAME} {number}" for number in itertools.count(2)))
+    return next(name for name in names if not run.has("training_outliers", part_name(name)))
 
 
 def part_name(name: str) -> str:

@@ -113,9 +113,9 @@ def read_recipe(path: str | Path, **changes: Any) -> Recipe:
     if "verb" in content:
         raise MonadnockError(f"{path} is a recipe of a sweep: monadnock sweep {path}.")
     data = content.get("data")
-    if changes.get("data") and isinstance(data, dict) and "task" not in data:  # another text, read in the same way
+    if changes.get("data") and isinstance(data, dict):  # another text, read in the same way
         others = {name: value for name, value in data.items() if name not in ("text", "dataset", "characters")}
-        changes["data"] = others | changes["data"]
+        changes["data"] = (_like_task(data) if "task" in data else others) | changes["data"]
     try:
         return Recipe.model_validate(content | {name: value for name, value in changes.items() if value is not None})
     except ValidationError as error:
@@ -128,3 +128,10 @@ def read_recipe(path: str | Path, **changes: Any) -> Recipe:
             raise MonadnockError(f"Recipe {path} sets {where}, which there is not: {nearest(where, known)}") from error
         said = first["msg"][:1].lower() + first["msg"][1:]
         raise MonadnockError(f"Recipe {path}: {where or 'the whole'}: {said} ({first['input']!r:.60}).") from error
+
+
+def _like_task(data: dict[str, Any]) -> dict[str, Any]:
+    """Return how a text is read in place of a task: in windows as long as its sequences, BOS in front."""
+    length = data.get("length", TaskData.model_fields["length"].default)
+    least = 8  # of `TextData`
+    return {"length": max(least, length + 1) if isinstance(length, int) else length, "bos": True}

@@ -3,11 +3,13 @@
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from monadnock import processes
 from monadnock.arguments import checked
@@ -29,6 +31,7 @@ from monadnock.pretraining.training import Trained, make_model, train
 from monadnock.training.tokens import answer_loss
 
 OUT = Path("monadnock-runs")
+RECIPE = "recipe.yaml"  # in a run: what its trainings were told
 TOKENS = ".monadnock-tokens"  # beside the run, for all runs there: texts as tokens, by their hash
 ROUNDED, PRUNED = Method.of("absmax"), Method.of("magnitude")  # 8 bits a tensor; half of the weights (an2025, B.4)
 
@@ -119,7 +122,7 @@ class _Work:
     @property
     def told(self) -> str:
         """The recipe's name, with the first digits of the hash of what it and its data say."""
-        return f"{self.label} {digits((self.recipe, self.data))}"
+        return f"{self.label} {digits((self.recipe.model_copy(update={'about': ''}), self.data))}"
 
     @property
     def part(self) -> str:
@@ -136,6 +139,7 @@ class _Work:
         with processes.first_alone():
             if not (self.path / "manifest.json").is_file():
                 begin_run(self.path, adapter, Windows(windows, data.bos, data.label, 0), self.told)
+                self._note()
         run = self._run()
         folder = self.path / "models" / self.part
         if run.has("pretrainings", self.part) and (folder / "config.json").is_file():
@@ -153,10 +157,36 @@ class _Work:
         run = Run.open(self.path)
         if (held := run.manifest.model.id) != self.told:
             raise MonadnockError(
-                f"{self.path} holds trainings of {held}, and {self.told} is something else (digits stand for all that "
-                "recipe, steps and data say); give another --out."
+                f"{self.path} holds trainings of {held}, and {self.told} is something else ({self._differences()}); "
+                "give another --out."
             )
         return run
+
+    def _note(self) -> None:
+        """Keep beside the tables what the trainings are told."""
+        told = yaml.safe_dump(self._facts(), sort_keys=False, allow_unicode=True)
+        try:
+            (self.path / RECIPE).write_text(told, encoding="utf-8")
+        except OSError as error:
+            raise MonadnockError(f"{self.path} cannot be added to: {error.strerror}.") from error
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what the training is told, a recipe that can be read again but for its text's name."""
+        return {"recipe": self.label} | self.recipe.model_dump(mode="json") | {"read": self.data}
+
+    def _differences(self) -> str:
+        """Say what is told otherwise here than in the run."""
+        theirs = None
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            theirs = yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
+        if not isinstance(theirs, dict):
+            return "digits stand for all that recipe, steps and data say"
+        there, here = _flat(theirs), _flat(self._facts())
+        changed = [name for name in here | there if there.get(name) != here.get(name) and name != "about"]
+        told = [
+            f"{name} {here.get(name, 'left out')!s:.60}, there {there.get(name, 'left out')!s:.60}" for name in changed
+        ]
+        return "; ".join(told[:4]) + ("; ..." if len(told) > 4 else "")
 
     def _keep(self, run: Run, data: Data, trained: Trained, work: Path, folder: Path) -> None:
         """Write the model and the row that tells it."""
@@ -186,6 +216,14 @@ class _Work:
             with compressed(adapter, method):
                 found[name] = _exp(answer_loss(adapter.model, batches))
         return found
+
+
+def _flat(told: dict[str, Any]) -> dict[str, Any]:
+    """Return names with values, those of a part as part.name."""
+    flat: dict[str, Any] = {}
+    for name, value in told.items():
+        flat |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _exp(loss: float) -> float:

@@ -85,7 +85,9 @@ def _table(table: pl.DataFrame, looks: pl.DataFrame) -> Block:
     joined = table.join(ends.select("name", "ratio", "start_ratio", "sinks"), "name", "left")
     usual = joined.filter(variant="default").group_by("architecture", "seed").agg(pl.col("steps_per_second").first())
     joined = joined.join(usual, ["architecture", "seed"], "left", suffix="_default", nulls_equal=True)
-    joined = joined.with_columns(speed=pl.col("steps_per_second") / pl.col("steps_per_second_default"))
+    relative = usual["steps_per_second"].is_not_null().any()
+    speed = pl.col("steps_per_second") / (pl.col("steps_per_second_default") if relative else 1)
+    joined = joined.with_columns(speed=speed)
     columns = ("loss", "ratio", "start_ratio", "sinks", "perplexity", "absmax", "pruned", "added", "speed")
     heads = (
         "loss",
@@ -102,10 +104,14 @@ def _table(table: pl.DataFrame, looks: pl.DataFrame) -> Block:
     )
     return Block(
         "Trainings",
-        "What each one ended with. Of several seeds: mean, with the smallest and the largest in brackets. Speed is of "
-        "steps, relative to the default's of the same seed.",
+        "What each one ended with. Of several seeds: mean, with the smallest and the largest in brackets."
+        + (" Speed is of steps, relative to the default's of the same seed." if relative else ""),
         meaning("pretrainings", "loss", "absmax", "pruned", "added"),
-        Listing(("training", *heads, "parameters added", "speed"), rows, (False,) * (1 + len(columns))),
+        Listing(
+            ("training", *heads, "parameters added", "speed" if relative else "steps a second"),
+            rows,
+            (False,) * (1 + len(columns)),
+        ),
         wide=True,
     )
 

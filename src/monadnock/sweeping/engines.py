@@ -56,7 +56,7 @@ def run_on_ray(cells: Sequence[Cell], run: Run, resources: Mapping[Any, float]) 
     try:
         import ray
     except ImportError as error:
-        raise MonadnockError("The engine ray needs Ray; install it with pip install 'monadnock[ray]'.") from error
+        raise MonadnockError("The engine ray needs an extra: pip install -e '.[ray]' in the clone.") from error
     mine = not ray.is_initialized()
     if mine:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)

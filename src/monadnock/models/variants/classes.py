@@ -60,6 +60,7 @@ class _Model:
 
     def __init__(self, config: Any):
         _check(config)  # before weights are made
+        _check_attention(config._attn_implementation)
         super().__init__(config)  # pyrefly: ignore
         for module in self.modules():  # pyrefly: ignore
             if isinstance(module, (LlamaAttention, GPT2Attention)):
@@ -77,9 +78,9 @@ class _Model:
 
     def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
         """Take no other attention function, which would leave the variant out, than the observed one."""
-        if attn_implementation not in (NAME, "monadnock"):
-            raise MonadnockError(f"A model with an attention variant runs under {NAME!r}, not {attn_implementation!r}.")
-        super().set_attn_implementation(attn_implementation, *args, **kwargs)  # pyrefly: ignore
+        _check_attention(attn_implementation)
+        own = "monadnock" if attn_implementation == "monadnock" else NAME
+        super().set_attn_implementation(own, *args, **kwargs)  # pyrefly: ignore
 
 
 class VariedLlama(_Model, LlamaForCausalLM):
@@ -104,6 +105,15 @@ def _check(config: Any) -> None:
         raise MonadnockError(f"There is no attention variant {name!r}: {nearest(name, VARIANTS)}")
     if name == "context_bias" and max(getattr(config, each, 0) for each in ("attn_pdrop", "attention_dropout")):
         raise MonadnockError("context_bias is not defined with dropout of attention; set that to 0.")
+
+
+def _check_attention(asked: Any) -> None:
+    """Refuse attention functions that would leave the variant out; under its own one, PyTorch's sdpa does the work."""
+    if asked not in (None, "sdpa", NAME, "monadnock"):
+        raise MonadnockError(
+            f"A model with an attention variant runs under {NAME!r} (sdpa where the formula allows), not {asked!r}; "
+            "leave attn_implementation out."
+        )
 
 
 def _vary(module: Any, config: Any) -> None:
