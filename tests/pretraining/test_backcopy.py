@@ -22,6 +22,7 @@ def test_after_a_trigger_the_token_before_it_comes_again(seed, length, tokens, d
         words = ids[1:] - 1
         after = (words[1:-1] < triggers).nonzero().flatten() + 1
         assert torch.equal(words[after + 1], words[after - 1])
+        assert words[0] >= triggers and not ((words[1:] < triggers) & (words[:-1] < triggers)).any()
         assert row["labels"][:2].tolist() == [IGNORED, IGNORED] and torch.equal(row["labels"][2:], ids[2:])
 
 

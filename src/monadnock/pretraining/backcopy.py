@@ -17,8 +17,9 @@ IGNORED = -100
 class Backcopy(Dataset):
     """Sequences of BOS and `length` tokens, each the same whenever it is asked for.
 
-    The first token is drawn evenly, each further one from a row of a fixed random transition matrix, except after a
-    trigger: there it is the token in front of the trigger. The prediction at BOS does not count: a loss on it makes a
+    The first token is drawn evenly from those that are no triggers, each further one from a row of a fixed random
+    transition matrix, except after a trigger: there it is the token in front of the trigger, which is none (two
+    triggers side by side would take turns to the end). The prediction at BOS does not count: a loss on it makes a
     massive state there, whatever the attention.
 
     Attributes:
@@ -74,7 +75,7 @@ class Backcopy(Dataset):
         """Return several sequences at once, which takes as long as one."""
         random = torch.stack([self._numbers(place) for place in places])
         chain = torch.empty(len(places), self.length, dtype=torch.long)
-        chain[:, 0] = (random[:, 0] * self.tokens).long()
+        chain[:, 0] = self.triggers + (random[:, 0] * (self.tokens - self.triggers)).long()
         for at in range(1, self.length):
             last = chain[:, at - 1]
             drawn = (
