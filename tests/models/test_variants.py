@@ -292,6 +292,9 @@ def test_attention_functions_that_leave_the_variant_out_are_refused(tmp_path):
     model.set_attn_implementation("sdpa")  # which does the work underneath
     assert model.config._attn_implementation == "monadnock_variant"
     model.save_pretrained(tmp_path)
+    model.model.set_attn_implementation("eager")  # past the class that looks
+    with pytest.raises(MonadnockError, match="not 'eager'"):
+        model(input_ids=torch.ones(1, 3, dtype=torch.long))
     for asked in ("eager", "flex_attention"):
         with pytest.raises(MonadnockError, match=f"not '{asked}'; leave attn_implementation out"):
             AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=asked)

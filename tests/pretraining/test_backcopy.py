@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monadnock import MonadnockError
-from monadnock.pretraining.backcopy import BOS, IGNORED, Backcopy
+from monadnock.pretraining.backcopy import BOS, Backcopy
 from monadnock.pretraining.data import HELD
+from monadnock.training.tokens import IGNORED
 
 
 @given(st.integers(0, 2**40), st.integers(3, 30), st.integers(3, 12), st.data())

@@ -47,7 +47,7 @@ def test_parts_are_apart_and_bos_stands_in_front_without_a_loss_behind_it(tmp_pa
 
 def test_what_is_too_little_or_broken_is_told(tmp_path):
     place = write_tokens(["t1 t2"], word_tokenizer(5), tmp_path, {})
-    with pytest.raises(MonadnockError, match="2 tokens are too few for a window of 8"):
+    with pytest.raises(MonadnockError, match="The text has 2 of 2 tokens, too few for a window of 8; give more"):
         Corpus(place, 8)
     (place / "tokens.json").write_text("{")
     with pytest.raises(MonadnockError, match="holds no tokens that can be read"):

@@ -152,6 +152,15 @@ def test_a_training_without_a_name_that_goes_on_keeps_the_one_it_had(tmp_path):
     assert looks.filter(name="training 2")["step"].unique().sort().to_list() == [0, 3, 6]
 
 
+def test_a_run_of_another_model_is_not_added_to(tmp_path):
+    trainer(tmp_path, OutlierMonitor(every=3, out=tmp_path / "run"), steps=3)[0].train()
+    torch.manual_seed(1)
+    made, _ = trainer(tmp_path, OutlierMonitor(every=3, out=tmp_path / "run"), steps=3)
+    made.model = tiny_model("gpt2", num_hidden_layers=2)
+    with pytest.raises(MonadnockError, match=r"is about another model .family llama there, gpt2 here"):
+        made.train()
+
+
 def test_weights_that_zero_spreads_are_refused(tmp_path):
     made, _ = trainer(tmp_path, OutlierMonitor(every=1))
     next(made.model.parameters()).ds_id = 0

@@ -14,8 +14,10 @@ from monadnock import MonadnockError, attack, compress, load, scan
 from monadnock.findings import Run
 from monadnock.pretraining import pretrain, read_recipe, training
 from monadnock.pretraining.data import read_data
+from monadnock.pretraining.tokenizers import trained_tokenizer
 from monadnock.pretraining.training import make_model
 from monadnock.training.tokens import answer_loss
+from tests.pretraining.conftest import SMALL
 from tests.words import random_words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -155,6 +157,10 @@ def test_text_is_cut_tokenised_once_and_learned(recipe, tmp_path):
         ({"model": {"attention_variant": "gate"}}, {}, "attention_variant, which a gpt2 model has not"),
         ({"betas": [0.9, 2]}, {}, "betas"),
         ({"model": {"hidden_size": 10, "num_attention_heads": 3}, "architecture": "llama"}, {}, "make no llama model"),
+        ({"model": SMALL["llama"] | {"num_key_value_heads": 3}, "architecture": "llama"}, {}, "make no llama model"),
+        ({"model": SMALL["gpt2"] | {"n_layer": 0}}, {}, "make no gpt2 model"),
+        ({"model": SMALL["llama"] | {"num_hidden_layers": 0}, "architecture": "llama"}, {}, "make no llama model"),
+        ({"model": SMALL["llama"] | {"attention_dropout": 1.5}, "architecture": "llama"}, {}, "make no llama model"),
         ({}, {"device": "cuda"}, "'cuda' was asked, and there is none"),
         ({"silent": [5]}, {}, "Layer 5 was to be silent"),
         ({"data": {"text": []}}, {}, "one of the two"),
@@ -171,8 +177,9 @@ def test_empty_and_too_small_data_is_told(recipe, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "small.txt").write_text("a few words")
     for name in ("empty", "small"):
-        with pytest.raises(MonadnockError, match="too few for a window of 16"):
+        with pytest.raises(MonadnockError, match=r"has \d+ of \d+ tokens, too few for a window of 16"):
             pretrain(recipe(), data=[tmp_path / f"{name}.txt"], out=tmp_path / "run", progress=False)
+    assert not (tmp_path / ".monadnock-tokens").exists()
 
 
 def test_another_recipe_or_a_checkpoint_of_another_variant_is_refused(recipe, tmp_path, monkeypatch):
@@ -184,21 +191,91 @@ def test_another_recipe_or_a_checkpoint_of_another_variant_is_refused(recipe, tm
         pretrain(recipe(rate=0.02, steps=9, about="described otherwise"), out=tmp_path / "run", progress=False)
     monkeypatch.setattr("monadnock.pretraining.running.train", None)
     pretrain(recipe(about="described otherwise"), out=tmp_path / "run", progress=False)  # the same training
-    with pytest.raises(
-        MonadnockError, match=r"holds trainings of tiny .*, and other .* is something else .* give another"
-    ):
-        pretrain(recipe("other"), out=tmp_path / "run", progress=False)
+    pretrain(recipe("other"), out=tmp_path / "run", progress=False)  # whatever its file is called
+    assert read_recipe(tmp_path / "run" / "recipe.yaml") == read_recipe(recipe())  # the run's own can be read again
     config = run.path / "models" / "gpt2-default-seed-0" / "config.json"
     config.write_text(
         config.read_text().replace('"attention_variant": "default"', '"attention_variant": "learned_sink"')
     )
-    with pytest.raises(MonadnockError, match=r"variant\.sink"):
+    with pytest.raises(MonadnockError, match="variant"):
+        load(str(config.parent))
+
+
+@pytest.mark.parametrize(
+    ("trained", "told"), [("gate", "default"), ("sigmoid", "default"), ("context_bias", "attention_bias")]
+)
+def test_a_checkpoint_of_another_variant_is_refused_whichever_way(recipe, tmp_path, trained, told):
+    run = pretrain(recipe(steps=1), variant=trained, out=tmp_path / "run", progress=False)
+    config = run.path / "models" / f"gpt2-{trained}-seed-0" / "config.json"
+    config.write_text(config.read_text().replace(f'"attention_variant": "{trained}"', f'"attention_variant": "{told}"'))
+    with pytest.raises(MonadnockError, match="variant"):
         load(str(config.parent))
 
 
 def test_a_loss_that_is_no_number_is_told(recipe, tmp_path):
     with pytest.raises(MonadnockError, match="The training diverged"):
         pretrain(recipe(rate=1e30, clip=1e30), out=tmp_path / "run", progress=False)
+    run = Run.open(tmp_path / "run")
+    assert "pretrainings" not in run.heights() and run.table("training_steps").height  # its curves stay
+    assert not list((run.path / "models").iterdir())
+
+
+def test_a_last_step_that_diverges_is_told_too(recipe, tmp_path):
+    with pytest.raises(
+        MonadnockError, match=r"the loss held back is NaN or infinite.*another rate needs another"
+    ):
+        pretrain(recipe(rate=1e30, clip=1e30, steps=1, warmup=0), out=tmp_path / "run", progress=False)
+
+
+def test_trainings_of_other_dtype_are_not_beside_each_other(recipe, tmp_path, monkeypatch):
+    run = pretrain(recipe(), out=tmp_path / "run", progress=False)
+    assert run.table("pretrainings").select("sequences", "dtype").row(0) == (4, "float32")
+    monkeypatch.setattr("monadnock.pretraining.running.precision", lambda *_: "bfloat16")
+    with pytest.raises(MonadnockError, match=r"something else .of another dtype or number of processes.; give another"):
+        pretrain(recipe(), out=tmp_path / "run", progress=False)
+
+
+def test_a_tokenizer_that_changed_under_its_name_gives_other_tokens(recipe, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(random_words(2000)))
+    data = {"text": [str(text)], "tokenizer": str(tmp_path / "tok"), "length": 16}
+    read = []
+    for beginning in ("the cat sat on the mat. " * 50, " ".join(random_words(500))):
+        trained_tokenizer([beginning], 300).save_pretrained(tmp_path / "tok")
+        read.append(read_data(read_recipe(recipe(data=data)), 0, tmp_path / "tokens"))
+    assert read[0].label != read[1].label
+    for each in read:
+        assert text.read_text().startswith(each.tokenizer.decode(each.train[0]["input_ids"]))
+
+
+def test_a_disk_that_is_full_is_told(recipe, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 305984 vs 305876")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        with pytest.raises(
+            MonadnockError, match=r"checkpoint could not be written to .*make room, and the same"
+        ):
+            pretrain(recipe(), out=tmp_path / "run", progress=False)
+    assert pretrain(recipe(), out=tmp_path / "run", progress=False).table("pretrainings").height == 1
+
+
+def test_a_stopped_training_is_told_as_one(recipe, tmp_path, monkeypatch):
+    pretrain(recipe(), out=tmp_path / "run", progress=False)
+    calls = []
+
+    def killed():
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        "monadnock.pretraining.running.train", lambda *args: training.train(*args[:-2], killed, args[-1])
+    )
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipe(), variant="gate", out=tmp_path / "run", progress=False)
+    assert "gpt2 gate, seed 0 (at step 5 of 12)" in str(Run.open(tmp_path / "run").summary())
 
 
 def test_two_processes_train_as_one_with_a_batch_twice_as_large(recipe, tmp_path):
@@ -278,7 +355,7 @@ def test_a_changed_recipe_or_text_is_no_reason_to_go_on(recipe, tmp_path):
     with pytest.raises(MonadnockError, match="something else"):
         pretrain(recipe(data=data, rate=0.05), out=tmp_path / "run", progress=False)
     text.write_text("the dog sat on the mat. " * 300)
-    with pytest.raises(MonadnockError, match="something else \\(read "):
+    with pytest.raises(MonadnockError, match="something else \\(what was read "):
         pretrain(recipe(data=data), out=tmp_path / "run", progress=False)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from monadnock import MonadnockError
 from monadnock.data import token_windows
 from monadnock.models import Adapter, Source
 from monadnock.models.variants import VARIANTS, build
@@ -87,3 +88,8 @@ def test_gate_times_attention_is_seen_where_there_is_a_gate(variant):
     scale = module.variant.scale(seen[0]).detach()[0].mean(-1).t()  # [head, query]
     wanted = float(((probs * scale[:, :, None]).sum(1) / counts)[:, eligible].max())
     assert row["gated_sink"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_token_ids_that_the_model_does_not_know_are_refused():
+    with pytest.raises(MonadnockError, match="token ids from 0 to 99999; the model knows 0 to"):
+        watch(tiny_model("llama"), torch.tensor([[0, 99999]]))

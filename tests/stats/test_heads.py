@@ -13,7 +13,7 @@ from monadnock.models.heads import HeadStates
 from monadnock.models.rotary import Turn
 from monadnock.stats import AttentionStates
 from monadnock.stats import probabilities as at
-from monadnock.stats.heads import BINS
+from monadnock.stats.heads import BINS, TOP
 from tests.stats.cases import Causal, attention_of, seeds, steady
 
 cuts = st.lists(st.integers(1, 40), max_size=4)
@@ -82,8 +82,8 @@ def test_scaling_is_exact_for_every_query_where_sinks_are_strong(heads, size, bl
     case = Causal(scores.masked_fill(hidden, -torch.inf).softmax(-1).float().double(), None)
     stat = feed(case, blocks, states_of(case, seed))
     assert stat.scaled[0].numpy() == pytest.approx(Summed(case).scaled.numpy(), abs=1e-5)
-    direct = (Summed(case).scaled * BINS).floor().clamp(0, BINS - 1)
-    below = torch.stack([(direct < edge).sum(1) for edge in range(1, BINS + 1)], 1)
+    direct = (Summed(case).scaled * BINS).floor().clamp(0, TOP * BINS - 1)
+    below = torch.stack([(direct < edge).sum(1) for edge in range(1, TOP * BINS + 1)], 1)
     assert (stat.scaled_bins.cumsum(1) - below).abs().max() <= 2  # rounding at the edge of a bin
 
 

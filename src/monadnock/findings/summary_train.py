@@ -5,17 +5,15 @@ from collections.abc import Mapping
 import polars as pl
 
 from monadnock.findings.manifest import Manifest
-from monadnock.findings.trained import last_looks
+from monadnock.findings.trained import last_looks, stopped, with_kinds
 from monadnock.findings.words import listed, number
 
 Tables = Mapping[str, pl.DataFrame]
 
-_SEED = r",? ?seed \d+$"  # at the end of a fine-tuning's name
-
 
 def finetuning(_manifest: Manifest, tables: Tables) -> str:
     """Say what training gave, seeds taken together."""
-    table = _grouped(tables["finetunings"])
+    table = with_kinds(tables["finetunings"])
     told = []
     for (kind,), rows in table.group_by("kind", maintain_order=True):
         before, after = (_mean(rows[name]) for name in ("before", "after"))
@@ -27,7 +25,7 @@ def finetuning(_manifest: Manifest, tables: Tables) -> str:
 def robustness(_manifest: Manifest, tables: Tables) -> str:
     """Say what perplexity is left when most massive rows are set to zero, after merging."""
     table = tables["robustness"].filter(pl.col("metric") == "perplexity", pl.col("value").is_finite())
-    table = _grouped(table.filter(pl.col("order") == "merged"))
+    table = with_kinds(table.filter(pl.col("order") == "merged"))
     if table.is_empty():
         return ""
     most = max(table["zeroed"].to_list())
@@ -40,7 +38,8 @@ def robustness(_manifest: Manifest, tables: Tables) -> str:
 def training(_manifest: Manifest, tables: Tables) -> str:
     """Say what outliers models in training ended with, seeds taken together."""
     looks = last_looks(tables["training_outliers"].filter(pl.col("name").is_not_null()))
-    table = _grouped(pl.DataFrame(looks, infer_schema_length=None)) if looks else pl.DataFrame()
+    standing = stopped(tables["training_outliers"])
+    table = with_kinds(pl.DataFrame(looks, infer_schema_length=None), standing) if looks else pl.DataFrame()
     told = []
     for (kind,), rows in table.group_by("kind", maintain_order=True) if looks else ():
         known = rows.filter(pl.col("ratio").is_finite(), pl.col("heads") > 0)
@@ -50,12 +49,6 @@ def training(_manifest: Manifest, tables: Tables) -> str:
     if not told:
         return ""
     return f"largest |h| over its median at the last look (and heads with a sink): {listed(told, 9)}."
-
-
-def _grouped(table: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with the fine-tuning's name without its seed, in the column kind."""
-    kind = pl.col("name").str.replace(_SEED, "")
-    return table.with_columns(kind=kind)
 
 
 def _mean(values: pl.Series) -> str:

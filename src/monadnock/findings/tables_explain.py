@@ -106,7 +106,7 @@ EXPLAINED: tuple[Table, ...] = (
                 "mean over queries of the probability that no key gets: 0 without a learned sink; null with sigmoid",
             ),
             ("gate", REAL, "mean over queries of |gate * y| / |y|; 1 without a gate"),
-            ("mean", REAL, "mean of S_i over all queries of all windows; 1 if nothing scales"),
+            ("mean", REAL, "mean of S_i over all queries of all windows; 1 if nothing scales; null with sigmoid"),
             ("std", REAL, "its standard deviation over all queries of all windows"),
             ("p10", REAL, "a tenth of all queries have a smaller S_i (to 0.01)"),
             ("p90", REAL, "a tenth of all queries have a larger S_i (to 0.01)"),

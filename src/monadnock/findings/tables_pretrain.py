@@ -16,6 +16,8 @@ PRETRAINED: tuple[Table, ...] = (
             ("recipe", TEXT, "its name, with the first digits of the hash of what it says"),
             ("data", TEXT, "in words"),
             ("steps", INT, "of the optimizer"),
+            ("sequences", INT, "of a step: batch x accumulation x processes"),
+            ("dtype", TEXT, "in which it was computed: float32, or bfloat16 autocast"),
             ("parameters", INT, "of the model"),
             ("added", INT, "of these that the variant adds to the default"),
             ("loss", REAL, "of the sequences held back, mean over counted tokens (nats)"),
@@ -46,6 +48,7 @@ PRETRAINED: tuple[Table, ...] = (
         (
             NAME,
             ("step", INT, "steps of the optimizer done by then; 0: none"),
+            ("planned", INT, "steps that the training is to have; its last look is there if it came to its end"),
             ("layer", INT, "0-based decoder layer"),
             ("top_1", REAL, "largest |h| of a sequence, mean over the sequences that are looked at"),
             ("top_2", REAL, "the second"),

@@ -9,9 +9,9 @@ from torch.utils.data import Dataset
 
 from monadnock.data.seeds import mixed
 from monadnock.errors import MonadnockError
+from monadnock.training.tokens import IGNORED
 
 BOS = 0
-IGNORED = -100
 
 
 class Backcopy(Dataset):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from monadnock.errors import MonadnockError
-from monadnock.pretraining.backcopy import IGNORED
+from monadnock.training.tokens import IGNORED
 
 _TOKENS, _FACTS = "tokens.npy", "tokens.json"
 _CHARACTERS = 2**20  # of text that is tokenised at a time
@@ -89,12 +89,21 @@ class Corpus(Dataset):
         length: tokens of a window.
         part: (start, stop), shares of the tokens, so that a part can be held back.
         bos: a token in front of every window, or None; the prediction at it does not count.
+        what: the part, in words.
 
     Raises:
         MonadnockError: if there is no window, or the file is not what it says.
     """
 
-    def __init__(self, folder: Path, length: int, *, part: tuple[float, float] = (0, 1), bos: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        length: int,
+        *,
+        part: tuple[float, float] = (0, 1),
+        bos: int | None = None,
+        what: str = "the text",
+    ):
         try:
             facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
             whole = np.memmap(folder / _TOKENS, dtype=facts["dtype"], mode="r", shape=(facts["count"],))
@@ -105,7 +114,8 @@ class Corpus(Dataset):
         self._own = length - (bos is not None)
         if len(self) < 1:
             raise MonadnockError(
-                f"{len(self._tokens)} tokens are too few for a window of {length}; give more text, or shorter windows."
+                f"{what[0].upper()}{what[1:]} has {len(self._tokens)} of {len(whole)} tokens, too few for a window of "
+                f"{length}; give more text, or shorter windows."
             )
 
     def __len__(self) -> int:

@@ -1,6 +1,8 @@
 """The data of a recipe: sequences to train on and sequences held back, with the tokenizer that goes with them."""
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from monadnock.evaluation.questions import digits
 from monadnock.pretraining.backcopy import Backcopy
 from monadnock.pretraining.corpus import Corpus, write_tokens
 from monadnock.pretraining.recipe import Recipe, TaskData, TextData
-from monadnock.pretraining.tokenizers import kept_tokenizer, word_tokenizer
+from monadnock.pretraining.tokenizers import kept_tokenizer, told_by, word_tokenizer
 
 LEARNED = 10**8  # characters of a data set on which a tokenizer is trained
 HELD = -1  # seed of the task's sequences that are held back: no training has it
@@ -66,7 +68,8 @@ def read_data(recipe: Recipe, seed: int, folder: Path) -> Data:
     data = recipe.data
     if isinstance(data, TaskData):
         return _task(data, recipe, seed)
-    return _text(data, folder)
+    with _kept_if_used(folder):
+        return _text(data, folder)
 
 
 def _task(data: TaskData, recipe: Recipe, seed: int) -> Data:
@@ -78,6 +81,20 @@ def _task(data: TaskData, recipe: Recipe, seed: int) -> Data:
     chain = f"{data.tokens} tokens, {data.triggers} triggers, spread {data.spread:g}"
     label = f"backcopy, {chain}, {data.length + 1} a sequence"
     return Data(label, Backcopy(count, **shape, seed=seed), held, tokenizer, True, text)
+
+
+@contextmanager
+def _kept_if_used(folder: Path) -> Iterator[None]:
+    """Take away what was written to a folder inside the block if the block fails."""
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    try:
+        yield
+    except BaseException:
+        for made in set(folder.glob("[!.]*")) - before:  # hidden ones are another process's drafts
+            shutil.rmtree(made, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _text(data: TextData, folder: Path) -> Data:
@@ -101,13 +118,17 @@ def _text(data: TextData, folder: Path) -> Data:
             raise MonadnockError(
                 f"The tokenizer of {data.tokenizer} cannot be had: {str(error).partition(chr(10))[0]}"
             ) from error
+        about["tokenizer"] = told_by(tokenizer)
     if data.bos and tokenizer.bos_token_id is None:
         raise MonadnockError(f"The tokenizer of {data.tokenizer} has no BOS; leave bos out.")
     place = write_tokens(texts, tokenizer, folder, about)
     bos = tokenizer.bos_token_id if data.bos else None
     cut = 1 - data.validation
-    train = Corpus(place, data.length, part=(0, cut), bos=bos)
-    held = Corpus(place, data.length, part=(cut, 1), bos=bos)
+    train = Corpus(place, data.length, part=(0, cut), bos=bos, what="the part to train on")
+    held = Corpus(
+        place, data.length, part=(cut, 1), bos=bos, what=f"the part held back (validation {data.validation:g})"
+    )
     names = f"{', '.join(Path(file).name for file in data.text)}, {which}" if data.text else which
-    label = f"{names}, {len(train) * data.length:,} tokens, {data.length} a sequence"
+    by = f", tokenizer {about['tokenizer']}" if data.tokenizer else ""
+    label = f"{names}, {len(train) * data.length:,} tokens, {data.length} a sequence{by}"
     return Data(label, train, held, tokenizer, data.bos)

@@ -18,7 +18,7 @@ from monadnock.data import Windows
 from monadnock.errors import MonadnockError
 from monadnock.evaluation.questions import digits
 from monadnock.findings import Run
-from monadnock.findings.manifest import Manifest
+from monadnock.findings.manifest import Manifest, ModelFacts
 from monadnock.models import Adapter
 from monadnock.preparing import model_facts, text_facts, versions
 from monadnock.pretraining.watching import watch
@@ -120,8 +120,8 @@ class OutlierMonitor(TrainerCallback):
             assert self.windows is not None
             windows = Windows(self.windows.cpu(), False, "sequences looked at in training", 0)
             begin_run(self.out, adapter, windows, adapter.source.id)
-        if self.out is not None and Run.open(self.out).manifest.model.num_layers != adapter.num_layers:
-            raise MonadnockError(f"{self.out} is about a model of another shape; give OutlierMonitor another folder.")
+        if self.out is not None and (differs := _differs(Run.open(self.out).manifest.model, model_facts(adapter))):
+            raise MonadnockError(f"{self.out} is about another model ({differs}); give OutlierMonitor another folder.")
 
     def _looks(self, state: Any) -> bool:
         return state.is_world_process_zero or self._together
@@ -185,9 +185,16 @@ class OutlierMonitor(TrainerCallback):
         began = time.monotonic()
         assert self.windows is not None
         self._seen = state.global_step
-        about = {"name": self.name, "step": state.global_step}
+        about = {"name": self.name, "step": state.global_step, "planned": state.max_steps or None}
         self.rows += [about | row for row in watch(model, self.windows)]
         self.seconds += time.monotonic() - began
+
+
+def _differs(theirs: ModelFacts, mine: ModelFacts) -> str:
+    """Say in what the shapes of two models differ."""
+    names = ("family", "num_layers", "hidden_size", "num_heads", "num_kv_heads", "intermediate_size", "vocab_size")
+    pairs = ((name, getattr(theirs, name), getattr(mine, name)) for name in names)
+    return ", ".join(f"{name} {one} there, {other} here" for name, one, other in pairs if one != other)
 
 
 def _is_spread(model: Any) -> bool:

@@ -8,9 +8,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from monadnock.errors import MonadnockError, nearest
 
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_KINDS = {  # what pydantic calls a value of the wrong kind, but for the last word
+    "int": "a whole number",
+    "int_from": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a list of names with values",
+    "model": "a list of names with values",
+    "too": "a list of two",
+}
+
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TaskData(_Part):
@@ -49,7 +64,7 @@ class Recipe(_Part):
         batch: sequences of a micro-batch, on each device.
         accumulation: micro-batches of a step.
         rate: peak learning rate; it falls as a cosine to `floor` of that.
-        warmup: steps over which it rises.
+        warmup: steps over which it rises; a training of fewer does not reach the peak.
         weight_decay: of all but norms and biases; a variant's k', v', logit and linear map are decayed, too.
         clip: largest norm of the gradient.
         dtype: auto (bfloat16 autocast on a GPU that can, else float32), float32 or bfloat16.
@@ -120,14 +135,28 @@ def read_recipe(path: str | Path, **changes: Any) -> Recipe:
         return Recipe.model_validate(content | {name: value for name, value in changes.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(each) for each in first["loc"])
+        kinds = ("TaskData", "TextData", "[key]")
+        where = ".".join(str(each) for each in first["loc"] if each not in kinds)
         if first["type"] == "extra_forbidden":
             data = content.get("data")
             kind = TaskData if isinstance(data, dict) and "task" in data else TextData
             known = kind.model_fields if first["loc"][-1] in (data or ()) else Recipe.model_fields
             raise MonadnockError(f"Recipe {path} sets {where}, which there is not: {nearest(where, known)}") from error
-        said = first["msg"][:1].lower() + first["msg"][1:]
-        raise MonadnockError(f"Recipe {path}: {where or 'the whole'}: {said} ({first['input']!r:.60}).") from error
+        if first["loc"] and first["loc"][0] not in Recipe.model_fields:
+            where = f"data.{where}"
+        raise MonadnockError(f"Recipe {path}: {where or 'the whole'} {_wrong(first)}.") from error
+
+
+def _wrong(found: Any) -> str:
+    """Say in words what pydantic found wrong with a value."""
+    kind, limits = found["type"], found.get("ctx", {})
+    bound = next((f"{_BOUNDS[name]} {value:g}" for name, value in limits.items() if name in _BOUNDS), None)
+    if kind == "missing":
+        return "is missing"
+    needed = bound or (f"{limits['expected']}" if kind == "literal_error" else _KINDS.get(kind.rpartition("_")[0]))
+    if "[key]" in found["loc"]:
+        needed = "a name, a text"
+    return f"has to be {needed or 'something else'}, not {found['input']!r:.60}"
 
 
 def _like_task(data: dict[str, Any]) -> dict[str, Any]:

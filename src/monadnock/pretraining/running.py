@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 
 from monadnock import processes
 from monadnock.arguments import checked
@@ -27,7 +28,8 @@ from monadnock.preparing import bar, random_state_kept
 from monadnock.pretraining.data import Data, read_data
 from monadnock.pretraining.monitor import OutlierMonitor, begin_run, part_name
 from monadnock.pretraining.recipe import Recipe, read_recipe
-from monadnock.pretraining.training import Trained, make_model, train
+from monadnock.pretraining.training import Trained, make_model, precision, train
+from monadnock.training.fitting import check_finite
 from monadnock.training.tokens import answer_loss
 
 OUT = Path("monadnock-runs")
@@ -93,7 +95,7 @@ def pretrain(
     path = default_folder(recipe) if out is None else Path(out)
     if not (path / "manifest.json").is_file():
         check_free(path.absolute(), force=False)
-    work = _Work(read, Path(recipe).stem, variant, seed, path)
+    work = _Work(read, Path(recipe).stem, variant, seed, path, precision(read, device))
     with random_state_kept():
         work.run(device, progress)
     return Run.open(path)
@@ -112,6 +114,7 @@ class _Work:
     variant: str
     seed: int
     path: Path
+    dtype: str
     data: str = ""  # in words, once it is read
 
     @property
@@ -122,7 +125,8 @@ class _Work:
     @property
     def told(self) -> str:
         """The recipe's name, with the first digits of the hash of what it and its data say."""
-        return f"{self.label} {digits((self.recipe.model_copy(update={'about': ''}), self.data))}"
+        told = self.recipe.model_copy(update={"about": ""}), self.data, self.dtype, processes.count()
+        return f"{self.label} {digits(told)}"
 
     @property
     def part(self) -> str:
@@ -138,8 +142,7 @@ class _Work:
         windows = data.batches(self.recipe.windows, self.recipe.windows)[0]["input_ids"]
         with processes.first_alone():
             if not (self.path / "manifest.json").is_file():
-                begin_run(self.path, adapter, Windows(windows, data.bos, data.label, 0), self.told)
-                self._note()
+                self._begin(adapter, Windows(windows, data.bos, data.label, 0))
         run = self._run()
         folder = self.path / "models" / self.part
         if run.has("pretrainings", self.part) and (folder / "config.json").is_file():
@@ -150,58 +153,81 @@ class _Work:
             trained = train(adapter, data, self.recipe, self.seed, work, monitor, step, device)
         with processes.first_alone():
             if processes.is_first():
-                self._keep(run, data, trained, work, folder)
+                row = self._measured(adapter, data)
+                self._check(trained, row["loss"], work)
+                self._keep(run, data, trained, row, work, folder)
 
     def _run(self) -> Run:
         """Return the run, or refuse one of something else."""
         run = Run.open(self.path)
-        if (held := run.manifest.model.id) != self.told:
+        held = run.manifest.model.id
+        if held.rpartition(" ")[2] != self.told.rpartition(" ")[2]:  # whatever the recipe's file is called
             raise MonadnockError(
-                f"{self.path} holds trainings of {held}, and {self.told} is something else ({self._differences()}); "
+                f"{self.path} holds trainings of {held}, and {self.told} is something else ({self._differences(run)}); "
                 "give another --out."
             )
         return run
 
-    def _note(self) -> None:
-        """Keep beside the tables what the trainings are told."""
-        told = yaml.safe_dump(self._facts(), sort_keys=False, allow_unicode=True)
+    def _begin(self, adapter: Adapter, windows: Windows) -> None:
+        """Begin the run, unless another training of the recipe was faster, and keep the recipe in it."""
         try:
+            begin_run(self.path, adapter, windows, self.told)
+            told = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
             (self.path / RECIPE).write_text(told, encoding="utf-8")
         except OSError as error:
             raise MonadnockError(f"{self.path} cannot be added to: {error.strerror}.") from error
+        except MonadnockError:
+            if not (self.path / "manifest.json").is_file():
+                raise
 
-    def _facts(self) -> dict[str, Any]:
-        """Return what the training is told, a recipe that can be read again but for its text's name."""
-        return {"recipe": self.label} | self.recipe.model_dump(mode="json") | {"read": self.data}
-
-    def _differences(self) -> str:
+    def _differences(self, run: Run) -> str:
         """Say what is told otherwise here than in the run."""
         theirs = None
         with suppress(OSError, ValueError, yaml.YAMLError):
             theirs = yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
         if not isinstance(theirs, dict):
             return "digits stand for all that recipe, steps and data say"
-        there, here = _flat(theirs), _flat(self._facts())
+        there, here = _flat(theirs), _flat(self.recipe.model_dump(mode="json"))
+        there["what was read"], here["what was read"] = run.manifest.text.source, self.data
         changed = [name for name in here | there if there.get(name) != here.get(name) and name != "about"]
+        if not changed:
+            return "of another dtype or number of processes"
         told = [
             f"{name} {here.get(name, 'left out')!s:.60}, there {there.get(name, 'left out')!s:.60}" for name in changed
         ]
         return "; ".join(told[:4]) + ("; ..." if len(told) > 4 else "")
 
-    def _keep(self, run: Run, data: Data, trained: Trained, work: Path, folder: Path) -> None:
+    def _check(self, trained: Trained, loss: float, work: Path) -> None:
+        """Refuse a training that diverged, from which nothing goes on; its curves stay."""
+        try:
+            check_finite(trained.logged, loss)
+        except MonadnockError as error:
+            shutil.rmtree(work, ignore_errors=True)
+            raise MonadnockError(
+                f"{error} The curves of {self.name} up to there are in {self.path}; another rate needs another --out."
+            ) from error
+
+    def _keep(self, run: Run, data: Data, trained: Trained, row: dict[str, float], work: Path, folder: Path) -> None:
         """Write the model and the row that tells it."""
         adapter = trained.adapter
-        row = self._measured(adapter, data)
-        with quiet():
-            adapter.model.save_pretrained(work / "model")
-            adapter.tokenizer.save_pretrained(work / "model")
-        if data.text is not None:
-            (work / "model" / "text.txt").write_text(data.text, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        (work / "model").rename(folder)
+        try:
+            with quiet():
+                adapter.model.save_pretrained(work / "model")
+                adapter.tokenizer.save_pretrained(work / "model")
+            if data.text is not None:
+                (work / "model" / "text.txt").write_text(data.text, encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            (work / "model").rename(folder)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or "there may be no space left"
+            raise MonadnockError(
+                f"The model could not be written to {folder} ({reason}); make room, and the same command goes on."
+            ) from error
         model, own = adapter.model, [p for n, p in adapter.model.named_parameters() if ".variant." in n]
         about = {"name": self.name, "architecture": self.recipe.architecture, "variant": self.variant}
         about |= {"seed": self.seed, "recipe": self.told, "data": data.label, "steps": self.recipe.steps}
+        sequences = self.recipe.batch * self.recipe.accumulation * processes.count()
+        about |= {"sequences": sequences, "dtype": self.dtype}
         about |= {"parameters": sum(p.numel() for p in model.parameters()), "added": sum(p.numel() for p in own)}
         about |= {"steps_per_second": trained.steps_per_second, "watching": trained.watching}
         run.add("pretrainings", self.part, [about | row | {"model": f"models/{self.part}"}])

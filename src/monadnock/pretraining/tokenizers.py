@@ -1,11 +1,13 @@
 """Tokenizers of models that are trained here: one word a token for tasks, byte pairs for text."""
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from monadnock.errors import MonadnockError
+from monadnock.evaluation.questions import digits
 
 BOS, EOS = "<bos>", "<eos>"
 
@@ -53,12 +55,21 @@ def kept_tokenizer(folder: Path, texts: Iterable[str], vocabulary: int) -> Any:
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer = trained_tokenizer(texts, vocabulary)
-    draft = folder.with_name(f".{folder.name}")
+    draft = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:
         draft.mkdir(parents=True, exist_ok=True)
         tokenizer.save_pretrained(draft)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        if not (folder / "tokenizer.json").is_file():  # another process may have been faster
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
     except OSError as error:
         raise MonadnockError(f"A tokenizer could not be written to {folder}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return tokenizer
+
+
+def told_by(tokenizer: Any) -> str:
+    """Return the first digits of the hash of all that decides a tokenizer's ids, whatever it is called."""
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    return digits(sorted(tokenizer.get_vocab().items()) if inner is None else inner.to_str())

@@ -2,17 +2,17 @@
 
 import difflib
 import math
-import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from monadnock import processes
 from monadnock.errors import MonadnockError
 from monadnock.models import Adapter, Source
 from monadnock.models.quiet import quiet
@@ -20,7 +20,7 @@ from monadnock.models.variants import build
 from monadnock.pretraining.data import Data
 from monadnock.pretraining.monitor import SEEN, OutlierMonitor
 from monadnock.pretraining.recipe import Recipe
-from monadnock.training.fitting import SAVES, check_finite, last_checkpoint
+from monadnock.training.fitting import SAVES, last_checkpoint
 
 LOGGED = 500  # rows of losses at most
 _DATA = ("vocab_size", "n_positions", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
@@ -28,11 +28,19 @@ _DATA = ("vocab_size", "n_positions", "max_position_embeddings", "bos_token_id",
 
 @dataclass(frozen=True)
 class Trained:
-    """A model that was trained, and how fast."""
+    """A model that was trained, and how fast.
+
+    Attributes:
+        adapter: the model.
+        steps_per_second: of the optimizer, the median step; None where none was made.
+        watching: time that looks took, as a share of that of the steps.
+        logged: what the Trainer logged, rows with step and loss.
+    """
 
     adapter: Adapter
     steps_per_second: float | None
     watching: float | None
+    logged: list[dict[str, Any]]
 
 
 def make_model(recipe: Recipe, variant: str, data: Data, seed: int) -> Adapter:
@@ -51,13 +59,16 @@ def make_model(recipe: Recipe, variant: str, data: Data, seed: int) -> Adapter:
         try:
             model = build(recipe.architecture, variant, **settings | recipe.model)
             model.config.validate()
+            adapter = Adapter(model, tokenizer, Source(f"{recipe.architecture} {variant}", "object"))
+            if not len(adapter.layers):
+                raise ValueError("it has no layers")
+            model.train()(input_ids=torch.zeros(1, min(2, data.length), dtype=torch.long), use_cache=False)
         except MonadnockError:
             raise
         except Exception as error:  # configs and modules have errors of their own
             raise MonadnockError(
                 f"The recipe's settings make no {recipe.architecture} model: {' '.join(str(error).split())[:200]}"
             ) from error
-    adapter = Adapter(model, tokenizer, Source(f"{recipe.architecture} {variant}", "object"))
     if wrong := [layer for layer in recipe.silent if not 0 <= layer < adapter.num_layers]:
         raise MonadnockError(f"Layer {wrong[0]} was to be silent, but the model has {adapter.num_layers}, from 0.")
     for layer in recipe.silent:
@@ -79,7 +90,7 @@ def train(
     """Train a model, from the last checkpoint in `work` if there is one.
 
     Raises:
-        MonadnockError: if the loss becomes NaN or infinite.
+        MonadnockError: if a checkpoint cannot be written.
     """
     from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
     from transformers.trainer_callback import PrinterCallback
@@ -97,8 +108,7 @@ def train(
             step()
 
     clock = Clock()
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
-    bf16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and not on_cpu and torch.cuda.is_bf16_supported())
+    on_cpu = _on_cpu(device)
     with quiet():
         arguments = TrainingArguments(
             str(work),
@@ -113,7 +123,7 @@ def train(
             adam_beta1=recipe.betas[0],
             adam_beta2=recipe.betas[1],
             max_grad_norm=recipe.clip,
-            bf16=bf16,
+            bf16=precision(recipe, device) == "bfloat16",
             torch_compile=recipe.compile,
             logging_steps=max(1, recipe.steps // LOGGED),
             logging_nan_inf_filter=False,  # else a loss of NaN is logged as 0
@@ -142,18 +152,40 @@ def train(
         trainer.callback_handler.callbacks.insert(0, clock)  # in front of the monitor, whose looks it leaves out
         trainer.remove_callback(PrinterCallback)
         last = last_checkpoint(work, ("trainer_state.json", SEEN))
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    try:
-        check_finite(trainer.state.log_history)
-    except MonadnockError:
-        if processes.is_first():
-            shutil.rmtree(work, ignore_errors=True)  # nothing to go on from
-        raise
+        with _told(work):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # takes autocast off its forward pass
     adapter.model.eval()
     if not clock.took:  # it was stopped behind its last step
-        return Trained(adapter, None, None)
-    return Trained(adapter, 1 / statistics.median(clock.took), monitor.seconds / sum(clock.took))
+        return Trained(adapter, None, None, trainer.state.log_history)
+    speed, looking = 1 / statistics.median(clock.took), monitor.seconds / sum(clock.took)
+    return Trained(adapter, speed, looking, trainer.state.log_history)
+
+
+@contextmanager
+def _told(work: Path) -> Iterator[None]:
+    """Say in a sentence that a checkpoint could not be written: a full disk is torch's own error, too."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = isinstance(error, OSError) or "inline_container" in str(error) or isinstance(error, SafetensorError)
+        if not full:
+            raise
+        reason = getattr(error, "strerror", None) or "there may be no space left"
+        raise MonadnockError(
+            f"A checkpoint could not be written to {work} ({reason}); make room, and the same command goes on from the "
+            "one before."
+        ) from error
+
+
+def _on_cpu(device: str | None) -> bool:
+    return device == "cpu" or not torch.cuda.is_available()
+
+
+def precision(recipe: Recipe, device: str | None) -> str:
+    """Return in what a training computes: bfloat16 (autocast) or float32."""
+    auto = recipe.dtype == "auto" and not _on_cpu(device) and torch.cuda.is_bf16_supported()
+    return "bfloat16" if recipe.dtype == "bfloat16" or auto else "float32"
 
 
 def _check_settings(recipe: Recipe) -> None:

@@ -47,6 +47,9 @@ def watch(model: Adapter | Any, windows: Tensor) -> list[dict[str, Any]]:
     if windows.dim() != 2 or windows.is_floating_point() or not windows.numel():
         raise MonadnockError(f"Windows of shape {list(windows.shape)} were given; give token ids [sequence, token].")
     adapter = model if isinstance(model, Adapter) else bare_adapter(model, None)
+    known, least, most = adapter.config.vocab_size, int(windows.min()), int(windows.max())
+    if least < 0 or most >= known:
+        raise MonadnockError(f"Windows hold token ids from {least} to {most}; the model knows 0 to {known - 1}.")
     layers = range(adapter.num_layers)
     seen = [_Layer() for _ in layers]
     watchers = {Site(stream, layer): getattr(seen[layer], stream) for stream in _STREAMS for layer in layers}

@@ -65,31 +65,32 @@ def context_share(scaled: Tensor, windows: int) -> Tensor:
 
 
 def _scaling(stat: AttentionStates, sums_to_one: bool) -> list[dict]:
-    """Return a row for each head; where attention need not sum to one, what is missing is no learned sink's."""
+    """Return a row for each head; where attention need not sum to one, no sink takes from others, and S is nothing."""
     windows, size = int(stat.seen.sum()), stat.scaled.shape[2]
     mean, square = stat.scaled.sum(2) / (windows * size)
     shares = context_share(stat.scaled, windows)
     sinks, gate, value = stat.facts[stat.seen].mean(0).unbind(1)
     learned = 1 - stat.head[stat.seen][:, :, at.TOTAL].mean(0)
     below = stat.scaled_bins.cumsum(1) / stat.scaled_bins.sum(1, keepdim=True).clamp(min=1)
-    finite = mean.isfinite()
+    known = mean.isfinite() & sums_to_one
     has_sink, gated = stat.has_sink(), stat.facts[stat.seen][:, :, 1].ne(1).any(0)
     rows = []
     for head in range(len(mean)):
-        parts = {"key": has_sink[head], "learned": sums_to_one and learned[head] > LEARNED_MASS, "gate": gated[head]}
+        parts = {"key": has_sink[head], "learned": learned[head] > LEARNED_MASS, "gate": gated[head]}
+        names = [name for name, there in parts.items() if there and (sums_to_one or name == "gate")]
         share = float(shares[head])
         rows.append(
             {
                 "head": head,
-                "kind": "+".join(name for name, there in parts.items() if there) or "none",
+                "kind": "+".join(names) or "none",
                 "sink_keys": float(sinks[head]),
                 "learned_mass": max(0.0, float(learned[head])) if sums_to_one else None,
                 "gate": float(gate[head]),
-                "mean": float(mean[head]),
-                "std": float((square[head] - mean[head] ** 2).clamp(min=0).sqrt()),
-                "p10": _quantile(below[head], 0.1) if finite[head] else None,
-                "p90": _quantile(below[head], 0.9) if finite[head] else None,
-                "context_share": share if share == share else None,
+                "mean": float(mean[head]) if sums_to_one else None,
+                "std": float((square[head] - mean[head] ** 2).clamp(min=0).sqrt()) if sums_to_one else None,
+                "p10": _quantile(below[head], 0.1) if known[head] else None,
+                "p90": _quantile(below[head], 0.9) if known[head] else None,
+                "context_share": share if share == share and sums_to_one else None,
                 "value_ratio": float(value[head]),
             }
         )
@@ -97,9 +98,9 @@ def _scaling(stat: AttentionStates, sums_to_one: bool) -> list[dict]:
 
 
 def _quantile(below: Tensor, share: float) -> float:
-    """Return the middle of the bin of [0, 1] at which a cumulative histogram passes a share; 1 for the last bin."""
+    """Return the middle of the bin at which a cumulative histogram passes a share; 1 around 1, which is no gate's."""
     bin_ = int((below < share).sum())
-    return 1.0 if bin_ >= BINS - 1 else (bin_ + 0.5) / BINS
+    return 1.0 if bin_ in (BINS - 1, BINS) else (bin_ + 0.5) / BINS
 
 
 def _spread(stat: AttentionStates, num_kv_heads: int) -> list[dict]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from monadnock.findings.trained import last_looks, with_ratios
+from monadnock.findings.trained import last_looks, stopped, with_kinds, with_ratios
 from monadnock.report import text
 from monadnock.report.parts import Block, Cell, Findings, Key, Listing, Section, meaning
 from monadnock.report.source import extent, finite, hover, source
@@ -31,22 +31,24 @@ def pretraining(findings: Findings) -> list[Block]:
     table, looks = findings["pretrainings"], findings["training_outliers"]
     steps = _known(findings["training_steps"], "step", "loss")
     looks = _known(looks, "step", "layer", "top_1", "median")
-    colours = _colours(table["name"], steps["name"], looks["name"])
+    standing = stopped(looks)
+    table, steps, looks = (with_kinds(each, standing) for each in (table, steps, looks))
+    colours = _colours(table["kind"], steps["kind"], looks["kind"])
     blocks = []
     if table.height:
-        blocks.append(_table(_kinds(table), looks))
+        blocks.append(_table(table, looks))
     if steps.height:
         told = ("training_steps", "loss")
-        blocks.append(_chart(_kinds(steps), "loss", "Loss over the steps", "loss", False, told, colours))
+        blocks.append(_chart(steps, "loss", "Loss over the steps", "loss", False, told, colours))
     if looks.height:
         blocks += _looks(looks, colours)
         blocks.append(_layers(looks))
     return blocks
 
 
-def _colours(*names: pl.Series) -> _Colours:
+def _colours(*given: pl.Series) -> _Colours:
     """Return how each kind is drawn, the same in all charts; the default comes first."""
-    kinds = _kinds(pl.concat(names).drop_nulls().unique().to_frame("name"))["kind"].unique().to_list()
+    kinds = pl.concat(given).unique().to_list()
     looks = [(colour, dash) for dash in _DASHES for colour in SERIES]
     return dict(zip(sorted(kinds, key=lambda kind: ("default" not in kind, kind)), looks, strict=False))
 
@@ -55,11 +57,6 @@ def _known(table: pl.DataFrame, *columns: str) -> pl.DataFrame:
     """Return rows with a name and finite values in these columns."""
     good = [pl.col(name).cast(pl.Float64).is_finite().fill_null(value=False) for name in columns]
     return table.filter(pl.col("name").is_not_null(), *good)
-
-
-def _kinds(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table with the training's name without its seed, in the column kind."""
-    return table.with_columns(kind=pl.col("name").fill_null("").str.replace(r",? ?seed \d+$", ""))
 
 
 def _told(name: str) -> str:
@@ -95,8 +92,8 @@ def _table(table: pl.DataFrame, looks: pl.DataFrame) -> Block:
         "first token / median",
         "heads with a sink",
         "perplexity",
-        "8 bits",
-        "half pruned",
+        "perplexity, 8 bits",
+        "perplexity, half pruned",
     )
     rows = tuple(
         (Cell(_told(kind)), *(Cell(_spread(mine[column])) for column in columns))
@@ -105,7 +102,11 @@ def _table(table: pl.DataFrame, looks: pl.DataFrame) -> Block:
     return Block(
         "Trainings",
         "What each one ended with. Of several seeds: mean, with the smallest and the largest in brackets."
-        + (" Speed is of steps, relative to the default's of the same seed." if relative else ""),
+        + (
+            " Speed is of steps, beside the default's of the same seed, as both happened to run."
+            if relative
+            else ""
+        ),
         meaning("pretrainings", "loss", "absmax", "pruned", "added"),
         Listing(
             ("training", *heads, "parameters added", "speed" if relative else "steps a second"),
@@ -120,14 +121,14 @@ def _looks(looks: pl.DataFrame, colours: _Colours) -> Iterator[Block]:
     """Draw each kind of outlier, of the worst layer."""
     worst = (
         with_ratios(looks)
-        .group_by("name", "step", maintain_order=True)
+        .group_by("name", "kind", "step", maintain_order=True)
         .agg(
             pl.col("ratio", "start_ratio", "kurtosis", "largest_sink", "gated_sink", "x_down").max(),
             sink_share=pl.col("sinks").sum() / pl.col("heads").sum(),
         )
     )
     for column, title, label, log, columns in _LOOKS:
-        shown = _kinds(_known(worst, column))
+        shown = _known(worst, column)
         shown = shown.filter(pl.col(column) > 0) if log else shown
         if shown.height:
             yield _chart(shown, column, title, label, log, ("training_outliers", *columns), colours)
@@ -159,14 +160,16 @@ def _chart(
     for mark in marks:
         hover(plot, mark, {"training": "kind", "step": "step", label: "mean", "least": "least", "most": "most"})
     more = f" {len(kinds) - len(keys)} more are in the table." if len(kinds) > len(keys) else ""
-    says = f"The worst layer; mean over seeds, in a band from the least to the most.{more}"
-    says = says if told[0] == "training_outliers" else says.replace("The worst layer; mean", "Mean")
+    of = "" if told[0] != "training_outliers" else "All layers. " if column == "sink_share" else "The worst layer. "
+    several = table.group_by("kind").agg(pl.col("name").n_unique())["name"].max() != 1
+    line = "Mean over seeds, in a band from the least to the most." if several else "A line for each training."
+    says = f"{of}{line}{more}"
     return Block(title, says, meaning(*told), plot, tuple(keys), f"{title}, at the end: {'; '.join(ends)}.", True)
 
 
 def _layers(looks: pl.DataFrame) -> Block:
     """List the three largest activations of each layer at the end (an2025, figure 10), seeds together."""
-    last = _kinds(looks.filter(pl.col("step") == pl.col("step").max().over("name"))).sort("layer", maintain_order=True)
+    last = looks.filter(pl.col("step") == pl.col("step").max().over("name")).sort("layer", maintain_order=True)
     columns = ("top_1", "top_2", "top_3", "median", "start", "sinks", "largest_sink")
     rows, starts = [], set()
     for (kind,), mine in last.group_by("kind", maintain_order=True):

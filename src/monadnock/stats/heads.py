@@ -11,7 +11,8 @@ from monadnock.stats.rotary import RULES, rotary_sums
 from monadnock.thresholds import GU2025_SINK_MASS
 
 KEPT = 8  # keys whose probabilities are kept of each block: all that get more than 1/9 of its attention are among them
-BINS = 100  # of the histogram of S
+BINS = 100  # in 1 of the histogram of S
+TOP = 2  # where it ends: what a gate of 2 sigmoid(...) gives at most
 
 
 class AttentionStates(at.Attention):
@@ -23,7 +24,7 @@ class AttentionStates(at.Attention):
 
     Attributes:
         scaled: sum over windows of S and S^2 at each position, [2, head, seq] (float64).
-        scaled_bins: how many S fall into each hundredth, [head, BINS].
+        scaled_bins: how many S fall into each hundredth, the last one with all above it, [head, TOP * BINS].
         facts: per window and head: number of sinks, mean gate, |v_sink| / mean|v| of the key with most attention,
             [num_windows, head, 3] (float64).
         sink_positions: which positions are a sink of some head, [num_windows, seq] (bool).
@@ -90,8 +91,8 @@ class AttentionStates(at.Attention):
         scaled = self._scaled(received, sinks)
         gate = torch.ones_like(scaled) if states.gate is None else states.gate.double()
         scaled = (scaled * gate).cpu()
-        place = (scaled * BINS).nan_to_num().long().clamp(0, BINS - 1)
-        bins = torch.zeros(heads, BINS, dtype=torch.int64).scatter_add_(1, place, torch.ones_like(place))
+        place = (scaled * BINS).nan_to_num().long().clamp(0, TOP * BINS - 1)
+        bins = torch.zeros(heads, TOP * BINS, dtype=torch.int64).scatter_add_(1, place, torch.ones_like(place))
         peak = self.head[window, :, at.SINK_POSITION].long().to(received.device)
         self.facts[window] = torch.stack([sinks.sum(1), gate.mean(1), _value_ratio(states.value, peak)], dim=1).cpu()
         self.sink_positions[window] = sinks.any(0).cpu()

@@ -21,6 +21,7 @@ from monadnock.models.variants.parameters import VARIANTS, Variant
 
 __all__ = ["build", "eager_attention_forward", "register"]  # the second is found by the attention modules' classes
 ARCHITECTURES = ("gpt2", "llama")
+_OWN = (NAME, "monadnock")  # attention functions that compute the variant: as it is trained, as it is observed
 
 
 class _Varied:
@@ -29,6 +30,7 @@ class _Varied:
     variant: Variant
 
     def forward(self, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+        _check_attention(self.config._attn_implementation, ())  # pyrefly: ignore
         scale = self.variant.scale(hidden_states)
         return super().forward(hidden_states, *args, **kwargs, output_scale=scale)  # pyrefly: ignore
 
@@ -107,9 +109,9 @@ def _check(config: Any) -> None:
         raise MonadnockError("context_bias is not defined with dropout of attention; set that to 0.")
 
 
-def _check_attention(asked: Any) -> None:
+def _check_attention(asked: Any, others: tuple[Any, ...] = (None, "sdpa")) -> None:
     """Refuse attention functions that would leave the variant out; under its own one, PyTorch's sdpa does the work."""
-    if asked not in (None, "sdpa", NAME, "monadnock"):
+    if asked not in (*others, *_OWN):
         raise MonadnockError(
             f"A model with an attention variant runs under {NAME!r} (sdpa where the formula allows), not {asked!r}; "
             "leave attn_implementation out."

@@ -40,6 +40,7 @@ class Variant(nn.Module):
     def __init__(self, name: str, width: int, heads: int, groups: int, size: int, std: float):
         super().__init__()
         self.name, self.heads, self.std = name, heads, std
+        self.register_buffer(f"is_{name}", torch.ones(1))  # so that a checkpoint of another variant lacks a key
         if name in _KEYED:
             self.key = nn.Parameter(torch.empty(groups, size))
         if name in (*_KEYED, "fixed_bias"):
