@@ -133,6 +133,15 @@ def test_a_model_without_massive_activations_runs_to_its_end(folder, publish):
     verdict = verify(planted.adapter)
     assert (verdict.layers_run, verdict.massive) == (4, False)
     assert "4 of 4 layers ran, and no massive activation stood in h after them." in verdict.sentence
+    assert verdict.outcome != "mismatch" or "no massive weights were found, there they are in layer" in verdict.sentence
+
+
+def test_a_mismatch_of_a_model_without_massive_weights_says_that_there_are_none(folder, publish):
+    planted = plant(folder, "llama", None)
+    publish(planted.entry(layer=3))
+    verdict = verify(planted.adapter)
+    wanted = "mismatch", "no massive weights were found, there they are in layer 3."
+    assert (verdict.outcome, wanted[1] in verdict.sentence) == (wanted[0], True), verdict.sentence
 
 
 def test_the_layer_that_takes_it_away_is_not_the_massive_one(folder, publish):

@@ -119,6 +119,11 @@ def verify(
     top = states.inner[layer].abs().topk(min(len(known.features), states.inner.shape[1]))
     features, magnitudes = tuple(top.indices.tolist()), tuple(top.values.tolist())
     outcome, comparison = _compare(known, layer, states.experts[layer], features)
+    if outcome == "mismatch" and not massive:
+        comparison = (
+            f"Mismatch with the catalogue's {known.model} ({known.source}): no massive weights were found, there they are "
+            f"in {_place(known.layer, known.expert)}."
+        )
     sizes = ", ".join(f"{index} ({number(size)})" for index, size in zip(features, magnitudes, strict=True))
     stood = "" if massive else ", and no massive activation stood in h after them"
     sentence = (

@@ -1,5 +1,6 @@
 """The command line: one module per verb, and one place where errors become a sentence and exit code 2."""
 
+import os
 import signal
 import sys
 
@@ -63,6 +64,19 @@ for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 
+SHARED = ("scan", "pretrain")  # verbs whose work several processes share
+
+
+def _check_processes(asked: list[str]) -> None:
+    """Refuse verbs that each process of torchrun would do whole, and write into one run."""
+    verb = next((each for each in asked if not each.startswith("-")), None)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and verb not in (*SHARED, None):
+        raise MonadnockError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, and {verb} runs in one; start it without torchrun "
+            f"({' and '.join(SHARED)} share their work)."
+        )
+
+
 def main() -> None:
     """Run the command line."""
     terminated = []
@@ -73,6 +87,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, terminate)  # such as a cluster's time limit: clean up then, too
     try:
+        _check_processes(sys.argv[1:])
         app()
     except MonadnockError as error:
         if terminated:  # a library took the end for an error of its own

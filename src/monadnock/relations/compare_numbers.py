@@ -138,7 +138,7 @@ def _listed(values: Sequence[object], most: int = 4) -> str:
 
 
 def _massive_layer(side: Side) -> Found | None:
-    rows = side.tables["massive_weights"]
+    rows = _rows(side, "massive_weights", pl.col("massive"))  # the layer that comes nearest is none
     if not rows.height or rows["layer"][0] is None:
         return None
     layer, of = rows["layer"][0], side.manifest.model.num_layers
