@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaForCausalLM
 
 from monadnock import MonadnockError, load
 from monadnock.models import Adapter, Source
@@ -264,6 +264,36 @@ def test_all_begin_with_the_same_weights_and_context_scale_with_the_same_functio
     assert drawn.numel() > 30 and drawn.std() == pytest.approx(0.02, rel=0.3)
 
 
+@pytest.mark.parametrize(("architecture", "stock"), [("llama", LlamaForCausalLM), ("gpt2", GPT2LMHeadModel)])
+def test_the_default_is_the_stock_model(architecture, stock):
+    model = made(architecture, "default").float().eval()
+    plain = stock(stock.config_class(**model.config.to_dict())).eval()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if ".variant." not in name})
+    ids = torch.randint(3, 100, (2, 20), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, -5:] = 0  # padded at its end
+    with torch.no_grad():
+        for given in ({}, {"attention_mask": mask}):
+            torch.testing.assert_close(model(ids, **given).logits, plain(ids, **given).logits)
+
+
+def test_a_scale_above_one_is_told_as_it_is(tmp_path):
+    """context_scale goes up to 2: the upper tenth of S is not cut at 1."""
+    model = made("llama", "context_scale").float()
+    for name, parameter in model.named_parameters():
+        if name.endswith("variant.bias"):
+            parameter.data.fill_(1.0)  # 2 sigmoid(1) is 1.46
+        elif name.endswith("variant.weight"):
+            parameter.data.mul_(0.1)
+    word_tokenizer().save_pretrained(tmp_path)
+    adapter = Adapter(model.eval(), word_tokenizer(), Source("tiny", "object"))
+    run = scan(adapter, out=tmp_path / "run", text=write_words(tmp_path, random_words(200)), tokens=128, length=32,
+               progress=False)  # fmt: skip
+    heads = run.table("scaling").filter(sink_keys=0)
+    assert heads.height and (heads["p90"] > 1.2).all() and (heads["p90"] < 2).all()
+    assert ((heads["mean"] + 0.02 > heads["p10"]) & (heads["mean"] - 0.02 < heads["p90"])).all()
+
+
 @pytest.mark.parametrize(("architecture", "variant"), CASES)
 def test_saved_and_loaded_it_is_the_same_and_can_be_scanned(architecture, variant, tmp_path):
     model = made(architecture, variant).float()
@@ -281,6 +311,7 @@ def test_saved_and_loaded_it_is_the_same_and_can_be_scanned(architecture, varian
     assert kinds.contains("gate").all() == (variant in ("context_scale", "gate"))
     has_more = variant in ("attention_bias", "learned_sink", "softmax_plus_one")
     assert kinds.contains("learned").all() == has_more and kinds.contains("learned").any() == has_more
+    assert run.table("scaling")["mean"].is_null().all() == (variant == "sigmoid"), "no sink takes from others there"
     outputs = record(adapter, ids, Stream.ATTN_OUTPUT)[0][Site(Stream.ATTN_OUTPUT, 0)]
     torch.testing.assert_close(outputs[0].values[None], shown(model, ids[None])[0]["output"], rtol=1e-4, atol=1e-5)
 

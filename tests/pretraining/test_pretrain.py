@@ -221,9 +221,7 @@ def test_a_loss_that_is_no_number_is_told(recipe, tmp_path):
 
 
 def test_a_last_step_that_diverges_is_told_too(recipe, tmp_path):
-    with pytest.raises(
-        MonadnockError, match=r"the loss held back is NaN or infinite.*another rate needs another"
-    ):
+    with pytest.raises(MonadnockError, match=r"the loss held back is NaN or infinite.*another rate needs another"):
         pretrain(recipe(rate=1e30, clip=1e30, steps=1, warmup=0), out=tmp_path / "run", progress=False)
 
 
@@ -254,9 +252,7 @@ def test_a_disk_that_is_full_is_told(recipe, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(torch, "save", full)
-        with pytest.raises(
-            MonadnockError, match=r"checkpoint could not be written to .*make room, and the same"
-        ):
+        with pytest.raises(MonadnockError, match=r"checkpoint could not be written to .*make room, and the same"):
             pretrain(recipe(), out=tmp_path / "run", progress=False)
     assert pretrain(recipe(), out=tmp_path / "run", progress=False).table("pretrainings").height == 1
 
