@@ -1,5 +1,6 @@
 """From what a user gives to what a verb needs: the model, the windows of the text, and the facts for the manifest."""
 
+import os
 import platform
 import random
 import sys
@@ -96,11 +97,17 @@ def known_run(model: Any, out: str | Path | None) -> tuple[Path, Run | None]:
     """Return the folder that a verb adds to, and the run that is in it; by default a new folder.
 
     Raises:
-        MonadnockError: if something else is in it, or a run that cannot be read.
+        MonadnockError: if something else is in it, or a run that cannot be read or added to.
     """
     path = Path(out) if out is not None else fresh_path(model)
     if (path / "manifest.json").is_file():
-        return path, Run.open(path)
+        run = Run.open(path)
+        for place in (path, path / "tables"):  # told now, not when hours of measuring are to be kept
+            if place.exists() and not os.access(place, os.W_OK | os.X_OK):
+                raise MonadnockError(
+                    f"{path} cannot be added to: {place} may not be written to; change that, or give another folder."
+                )
+        return path, run
     check_free(path.absolute(), force=False)
     return path, None
 

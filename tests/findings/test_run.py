@@ -13,6 +13,10 @@ from polars.testing import assert_frame_equal
 
 from monadnock.errors import MonadnockError
 from monadnock.findings import TABLES, Run
+from monadnock.findings import run as run_module
+from monadnock.findings.manifest import AttackFacts
+from monadnock.findings.run import check_free
+from monadnock.preparing import known_run
 from tests.findings.conftest import frames, listing
 from tests.report.conftest import manifest
 
@@ -178,3 +182,85 @@ def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
     with pytest.raises(MonadnockError, match="new folder inside it"):
         Run.write(Path(), manifest(), frames())
     assert list(tmp_path.iterdir()) == []
+
+
+def series():
+    versions, thresholds = {"python": "3"}, {"attack.x": 1.0}
+    return AttackFacts(
+        monadnock="0", text=manifest().text, stride=1, attention="sdpa", device="cpu", metrics=["perplexity"],
+        weight_sums=[1.0], thresholds=thresholds, versions=versions,
+    )  # fmt: skip
+
+
+def test_two_processes_note_the_same_attacks_once(run, monkeypatch):
+    """Both look before either has noted; the one that waits for the lock looks again."""
+
+    class Late(run_module.FileLock):
+        def __enter__(self):
+            if not taken:
+                taken.append(True)
+                Run.open(run.path).note(series())
+            return super().__enter__()
+
+    taken = []
+    monkeypatch.setattr(run_module, "FileLock", Late)
+    run.note(series())
+    assert taken and len(Run.open(run.path).manifest.attacks) == len(run.manifest.attacks) == 1
+    assert not list(run.path.glob(".manifest.*.json"))
+
+
+def locked(monkeypatch, *places):
+    """Let these folders be such as may not be written to, for root too."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in places and real(path, mode))
+
+
+def test_a_run_that_cannot_be_replaced_is_told_before_anything_is_measured(run, tmp_path, monkeypatch):
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "link"
+    link.symlink_to(run.path)
+    check_free(run.path, force=True)
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os.path, "ismount", lambda path: Path(path) == run.path)
+        with pytest.raises(MonadnockError, match="is a mounted disk"):
+            check_free(run.path, force=True)
+    locked(monkeypatch, tmp_path)
+    for path in (run.path, link):
+        with pytest.raises(MonadnockError, match=r"cannot be replaced: .* may not be written to"):
+            check_free(path, force=True)
+
+
+def test_a_run_that_cannot_be_added_to_is_told_before_anything_is_measured(run, monkeypatch):
+    assert known_run("m", run.path)[1].path == run.path
+    for place in (run.path, run.path / "tables"):
+        with monkeypatch.context() as read_only:
+            locked(read_only, place)
+            with pytest.raises(MonadnockError, match=f"cannot be added to: {place} may not be written to"):
+                known_run("m", run.path)
+
+
+def test_what_stays_is_said_as_it_is(run, tmp_path, monkeypatch):
+    break_parquet(monkeypatch, OSError(errno.ENOSPC, "No space left on device"), after=0)
+    with pytest.raises(MonadnockError, match=r"No space left on device\. What was there stays\.$"):
+        Run.write(run.path, manifest(), frames(), force=True)
+    with pytest.raises(MonadnockError, match=r"No space left on device\. Nothing was left there\.$"):
+        Run.write(tmp_path / "new", manifest(), frames())
+    with pytest.raises(MonadnockError, match=r"cannot be added to: No space left on device\. What is there stays\.$"):
+        run.add("effects", "x", [])
+
+
+def test_a_report_without_room_says_where_the_run_is_and_how_to_write_the_page(tmp_path, monkeypatch):
+    run, real = Run.write(tmp_path / "run", manifest(), {}), Path.replace
+
+    def full(self, target):
+        if Path(target).name == "report.html":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    told = f"No space left on device; the run itself is there, and `monadnock report {run.path} --out FILE` writes"
+    with pytest.raises(MonadnockError, match=told):
+        run.report()
+    (run.path / "report.html").write_text("mine")
+    with pytest.raises(MonadnockError, match="is no report of `monadnock report`"):
+        run.report()

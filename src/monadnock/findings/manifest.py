@@ -91,3 +91,8 @@ class Manifest(_Part):
     seconds: float
     tables: dict[str, int] = Field(default_factory=dict, description="rows of each table that the scan wrote")
     attacks: list[AttackFacts] = Field(default_factory=list, description="one for each text and setting")
+
+    def has(self, attack: AttackFacts) -> bool:
+        """Say whether a series of attacks is noted, whenever it was and however its weights were summed up."""
+        told = {"created": attack.created, "weight_sums": attack.weight_sums}
+        return attack in [each.model_copy(update=told) for each in self.attacks]

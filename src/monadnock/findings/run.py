@@ -89,12 +89,10 @@ class Run:
             for name, frame in tables.items():
                 schema.table(name).frame(frame).write_parquet(draft / "tables" / f"{name}.parquet")
             (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            _replace(draft, path, force=force)
+            put(draft, path, force=force)
         except (OSError, pl.exceptions.PolarsError) as error:
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-            raise MonadnockError(
-                f"The run could not be written to {path}: {reason}. Nothing was left there."
-            ) from error
+            kept = "What was there stays." if (path / "manifest.json").exists() else "Nothing was left there."
+            raise MonadnockError(f"The run could not be written to {path}: {_reason(error)}. {kept}") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
             with contextlib.suppress(OSError):  # parents that hold something, the run first of all, stay
@@ -151,8 +149,7 @@ class Run:
             schema.table(name).frame(rows).write_parquet(draft)
             draft.replace(folder / f"{part}.parquet")
         except (OSError, pl.exceptions.PolarsError) as error:
-            reason = str(error).partition("\n")[0]
-            raise MonadnockError(f"{self.path} cannot be added to: {reason}. What is there stays.") from error
+            raise MonadnockError(f"{self.path} cannot be added to: {_reason(error)}. What is there stays.") from error
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
@@ -170,7 +167,7 @@ class Run:
             save_file(dict(tensors), draft, dict(facts))
             draft.replace(folder / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
-            raise MonadnockError(f"{self.path} cannot be added to: {error}. What is there stays.") from error
+            raise MonadnockError(f"{self.path} cannot be added to: {_reason(error)}. What is there stays.") from error
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
@@ -204,17 +201,17 @@ class Run:
 
     def note(self, attack: AttackFacts) -> None:
         """Add what a series of attacks depends on to the manifest, unless it stands there already."""
-        told = {"created": attack.created, "weight_sums": attack.weight_sums}
-        if attack in [each.model_copy(update=told) for each in Run.open(self.path).manifest.attacks]:
+        if Run.open(self.path).manifest.has(attack):
             return
         draft = self.path / f".manifest.{uuid.uuid4().hex[:12]}.json"
         try:
             with FileLock(self.path / ".manifest.lock"):  # another process may be adding to it
-                now = Run.open(self.path).manifest
-                changes = {"attacks": [*now.attacks, attack], "schema_version": SCHEMA_VERSION}
-                manifest = now.model_copy(update=changes)
-                draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-                draft.replace(self.path / "manifest.json")
+                manifest = Run.open(self.path).manifest
+                if not manifest.has(attack):  # that process may have noted this very one
+                    changes = {"attacks": [*manifest.attacks, attack], "schema_version": SCHEMA_VERSION}
+                    manifest = manifest.model_copy(update=changes)
+                    draft.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+                    draft.replace(self.path / "manifest.json")
         except OSError as error:
             raise MonadnockError(f"{self.path} cannot be added to: {error.strerror}. What is there stays.") from error
         finally:
@@ -271,14 +268,30 @@ def check_free(path: Path, *, force: bool) -> None:
     if (path / "manifest.json").is_file() and (path / "tables").is_dir():
         if not force:
             raise MonadnockError(f"{path} already holds a run; give another folder, or --force to replace it.")
+        place = path.resolve()  # through a link: the folder itself is replaced
+        if os.path.ismount(place) or not os.access(place.parent, os.W_OK | os.X_OK):
+            raise MonadnockError(
+                f"The run in {path} cannot be replaced: {place.parent} may not be written to, or {path} is a mounted "
+                "disk; give another folder."
+            )
     elif path.resolve() == Path.cwd() or os.path.ismount(path) or not os.access(path.absolute().parent, os.W_OK):
         raise MonadnockError(f"{path} cannot be replaced by a run in one step; give a new folder inside it.")
     elif any(path.iterdir()):
         raise MonadnockError(f"{path} holds files that are not a run; give an empty or a new folder.")
 
 
-def _replace(draft: Path, path: Path, *, force: bool) -> None:
-    """Move `draft` to `path`; what was there before survives until the new one stands."""
+def _reason(error: Exception) -> str:
+    """Return why something could not be written, without what Python puts around it."""
+    return getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(".")
+
+
+def put(draft: Path, path: Path, *, force: bool) -> None:
+    """Move the folder `draft` to `path` in one step; what was there before survives until the new one stands.
+
+    Raises:
+        MonadnockError: if `force` is off and another process was faster.
+        OSError: if it cannot be moved.
+    """
     old = None
     if not force:
         try:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from monadnock.errors import MonadnockError
 from monadnock.findings.manifest import Manifest
 from monadnock.findings.pages import write_file
 from monadnock.findings.run import Run
@@ -94,14 +96,23 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
     The page holds all it needs, and opens from disk without a network. It appears whole or not at all.
 
     Raises:
-        MonadnockError: if the page cannot be written.
+        MonadnockError: if the page cannot be written; the run is whole all the same.
 
     Example:
         >>> write_report(Run.open("demo"))  # doctest: +SKIP
         PosixPath('demo/report.html')
     """
-    path = Path(path) if path is not None else run.path / "report.html"
-    return write_file(path, [render(run).encode()], what="report", verb="report")
+    place = Path(path) if path is not None else run.path / "report.html"
+    page = render(run).encode()
+    try:
+        return write_file(place, [page], what="report", verb="report")
+    except MonadnockError as error:
+        if path is not None or not isinstance(error.__cause__, OSError):  # who gave a file knows of --out
+            raise
+        raise MonadnockError(
+            f"{str(error).rstrip('.')}; the run itself is there, and `monadnock report {shlex.quote(str(run.path))} "
+            "--out FILE` writes the page elsewhere."
+        ) from error
 
 
 def render(run: Run) -> str:
