@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from polars.testing import assert_frame_equal
 from monadnock import MonadnockError
 from monadnock.findings import Run
 from monadnock.sweeping import SweepError, sweep
+from monadnock.sweeping.engines import Cell, check_answers, run_on_ray
 from tests.cli.conftest import save
 from tests.words import random_words, write_words
 
@@ -103,3 +105,53 @@ def test_a_cell_that_fails_is_told_and_the_others_are_kept(folder, cluster):
     with pytest.raises(SweepError, match="1 of 2 cells") as caught:
         sweep(recipe, engine="ray", progress=False)
     assert [run.path for run in caught.value.runs] == [Path("ray")]
+
+
+def test_the_others_of_a_folder_begin_as_soon_as_its_run_is_there(tmp_path, cluster):
+    """Not only when a cell ends: attacks of hours would wait for each other."""
+
+    def run(cell):
+        cell.out.mkdir(exist_ok=True)
+        (cell.out / "manifest.json").write_text("{}")
+        (cell.out / f"began{cell.number}").write_text(repr(time.time()))
+        time.sleep(6 if cell.number == 1 else 0)
+        (cell.out / f"ended{cell.number}").write_text(repr(time.time()))
+
+    cells = [Cell(number, "", tmp_path / "run", {}) for number in (1, 2)]
+    assert [reason for _, reason in run_on_ray(cells, run, {"cpus": 1})] == [None, None]
+    told = {name: float((tmp_path / "run" / name).read_text()) for name in ("began1", "began2", "ended1")}
+    assert told["began1"] < told["began2"] < told["ended1"]
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "ray://[::1]:{}", "no host:{}"])
+def test_an_address_where_nothing_answers_is_told_soon(form, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setenv("RAY_ADDRESS", form.format(taken.getsockname()[1]))
+        began = time.monotonic()
+        with pytest.raises(MonadnockError, match=r"where no Ray cluster answers \(.+\); give the address"):
+            list(run_on_ray([], print, {}))
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("address", ["", "auto", "local", "anyscale://some"])
+def test_what_names_no_place_is_left_to_ray(address):
+    check_answers(address)
+
+
+def test_an_address_that_answers_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check_answers(f"127.0.0.1:{server.getsockname()[1]}")
+    with pytest.raises(MonadnockError, match="no Ray cluster answers"):
+        check_answers("127.0.0.1:99999")
+
+
+def test_what_ray_says_at_its_start_is_told(monkeypatch):
+    def fail(**_):
+        raise ConnectionError("version mismatch\nand more")
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(MonadnockError, match=r"Ray could not be begun \(version mismatch\); see to RAY_ADDRESS"):
+        list(run_on_ray([], print, {}))

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ from monadnock.errors import MonadnockError, first_line
 
 ENGINES = ("local", "ray")
 RETRIES = 3  # how often a cell begins anew whose worker died
+LOOK = 1.0  # seconds after which folders are looked at again, for runs that other cells wait for
+ANSWER = 5.0  # seconds in which a cluster has to answer; Ray itself tries for minutes
+_ADDRESS = re.compile(r"(?:ray://)?\[?([^/\[\]]+?)\]?:(\d+)")  # of RAY_ADDRESS; what else it may be, Ray finds out
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def run_on_ray(cells: Sequence[Cell], run: Run, resources: Mapping[Any, float]) 
         resources: of each cell, `cpus` and `gpus`.
 
     Raises:
-        MonadnockError: if Ray is not installed, or a cluster has not what a cell needs.
+        MonadnockError: if Ray is not installed, no cluster answers, or it has not what a cell needs.
     """
     try:
         import ray
@@ -59,7 +64,13 @@ def run_on_ray(cells: Sequence[Cell], run: Run, resources: Mapping[Any, float]) 
         raise MonadnockError("The engine ray needs an extra: pip install -e '.[ray]' in the clone.") from error
     mine = not ray.is_initialized()
     if mine:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        check_answers(os.environ.get("RAY_ADDRESS", ""))
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        except Exception as error:  # of many kinds, none of which Ray documents
+            raise MonadnockError(
+                f"Ray could not be begun ({first_line(error)}); see to RAY_ADDRESS, or sweep with --engine local."
+            ) from error
     try:
         there = ray.cluster_resources()
         needed = {"CPU": resources.get("cpus", 1), "GPU": resources.get("gpus", 1 if there.get("GPU") else 0)}
@@ -69,6 +80,11 @@ def run_on_ray(cells: Sequence[Cell], run: Run, resources: Mapping[Any, float]) 
                     f"A cell needs {amount:g} {name}, the Ray cluster has {there.get(name, 0):g}; change resources in "
                     "the recipe."
                 )
+        if needed["GPU"] > 1 and needed["GPU"] % 1:
+            raise MonadnockError(
+                f"A cell asks for {needed['GPU']:g} GPU, and Ray shares only single ones; give a part of one or whole "
+                "numbers in resources."
+            )
         how = {"num_cpus": needed["CPU"], "num_gpus": needed["GPU"], "max_retries": RETRIES}
         task = ray.remote(**how)(_task)
         waiting = list(cells)
@@ -77,17 +93,33 @@ def run_on_ray(cells: Sequence[Cell], run: Run, resources: Mapping[Any, float]) 
             for cell in _ready(waiting, {cell.out for cell in running.values()}):
                 waiting.remove(cell)
                 running[task.remote(run, cell, str(Path.cwd()))] = cell
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            cell = running.pop(done)
-            try:
-                yield cell, ray.get(done)
-            except ray.exceptions.RayTaskError as error:  # before or behind the cell: a worker without monadnock
-                yield cell, f"a worker could not run it ({first_line(error.cause)})"
-            except ray.exceptions.RayError as error:
-                yield cell, f"its worker died {RETRIES + 1} times ({first_line(error)})"
+            ended, _ = ray.wait(list(running), num_returns=1, timeout=LOOK if waiting else None)
+            for done in ended:
+                cell = running.pop(done)
+                try:
+                    yield cell, ray.get(done)
+                except ray.exceptions.RayTaskError as error:  # before or behind the cell: a worker without monadnock
+                    yield cell, f"a worker could not run it ({first_line(error.cause)})"
+                except ray.exceptions.RayError as error:
+                    yield cell, f"its worker died {RETRIES + 1} times ({first_line(error)})"
     finally:
         if mine:
             ray.shutdown()
+
+
+def check_answers(address: str) -> None:
+    """Raise a `MonadnockError` if nothing answers at an address HOST:PORT or ray://HOST:PORT of a cluster."""
+    found = _ADDRESS.fullmatch(address)
+    if not found:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=ANSWER).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise MonadnockError(
+            f"RAY_ADDRESS is {address}, where no Ray cluster answers ({reason}); give the address of one that runs, or "
+            "unset it for a cluster on this machine."
+        ) from error
 
 
 def _ready(waiting: Sequence[Cell], busy: set[Path]) -> list[Cell]:
@@ -105,5 +137,10 @@ def _reason(run: Run, cell: Cell) -> str | None:
     try:
         run(cell)
     except Exception as error:  # memory that is not enough, for one
-        return str(error) if isinstance(error, MonadnockError) else f"{type(error).__name__}: {first_line(error)}"
+        return told(error)
     return None
+
+
+def told(error: Exception) -> str:
+    """Return an error of any kind as a sentence."""
+    return str(error) if isinstance(error, MonadnockError) else f"{type(error).__name__}: {first_line(error)}"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from monadnock.arguments import read_arguments
 from monadnock.errors import MonadnockError, nearest
@@ -37,7 +37,19 @@ _WRONG = {  # what pydantic finds, in words
     "literal_error": "is not known, give cpus or gpus",
     "float_parsing": "is not a number",
     "float_type": "is not a number",
+    "value_error": "is not 0 or a number of at least 0.0001",
+    "finite_number": "is not 0 or a number of at least 0.0001",
 }
+
+
+def _amount(value: float) -> float:
+    """Refuse what Ray does not take as an amount."""
+    if 0 != value < 0.0001:
+        raise ValueError
+    return value
+
+
+_Amount = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_amount)]
 
 
 class SweepRecipe(BaseModel):
@@ -62,7 +74,7 @@ class SweepRecipe(BaseModel):
     verb: str
     about: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
-    resources: dict[Literal["cpus", "gpus"], float] = Field(default_factory=dict)
+    resources: dict[Literal["cpus", "gpus"], _Amount] = Field(default_factory=dict)
     cells: list[dict[str, Any]] = Field(default_factory=list)
 
     @property
@@ -97,10 +109,14 @@ class SweepRecipe(BaseModel):
 
     def told(self) -> list[str]:
         """Return of every cell the settings that are not those of all cells, in words."""
+        told = [", ".join(f"{name} {value}" for name, value in cell.items()) for cell in self.own()]
+        return [each or "the settings alone" for each in told]
+
+    def own(self) -> list[dict[str, Any]]:
+        """Return of every cell the settings that are not those of all cells."""
         grid = self.grid()
         shared = {name for name in self.settings if all(each[name] == grid[0][name] for each in grid)}
-        told = [", ".join(f"{name} {value}" for name, value in cell.items() if name not in shared) for cell in grid]
-        return [each or "the settings alone" for each in told]
+        return [{name: value for name, value in cell.items() if name not in shared} for cell in grid]
 
 
 def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> SweepRecipe:

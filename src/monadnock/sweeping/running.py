@@ -1,22 +1,28 @@
 """Run the cells of a recipe, each model loaded once, and go on where one fails."""
 
+import hashlib
 import itertools
 import json
+import shutil
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from monadnock import processes
 from monadnock.errors import MonadnockError, nearest
 from monadnock.findings import Run
+from monadnock.findings.run import check_free, put
 from monadnock.models import Adapter
 from monadnock.preparing import model_slug, open_model
 from monadnock.sameness import check_same
-from monadnock.sweeping.engines import ENGINES, Cell, run_local, run_on_ray
+from monadnock.sweeping.engines import ENGINES, Cell, run_local, run_on_ray, told
 from monadnock.sweeping.recipe import LOADING, SweepRecipe, read_recipe
 
 OUT = Path("monadnock-runs")
 SETTINGS = "sweep.json"  # of a scan, in its folder
+_LONGEST = 64  # characters of a folder's name that say which cell it is: file systems take 255 bytes
 
 
 class SweepError(MonadnockError):
@@ -92,7 +98,7 @@ def sweep(
 
 
 def folders(recipe: str | Path, read: SweepRecipe) -> list[Path]:
-    """Return the folder of every cell's run.
+    """Return the folder of every cell's run; two cells of a scan share one only if they are the same.
 
     Args:
         recipe: the file, whose name is that of a folder where `out` is not set.
@@ -105,12 +111,21 @@ def folders(recipe: str | Path, read: SweepRecipe) -> list[Path]:
     if not read.has_model:
         return [Path(cell.get("out") or OUT / Path(recipe).stem) for cell in grid]
     names = _names(grid)
-    found = []
-    for cell, told in zip(grid, read.told(), strict=True):
-        out = Path(cell.get("out") or OUT / Path(recipe).stem)
-        out = out / names[str(cell["model"])] if len(names) > 1 or not cell.get("out") else out
-        found.append(out / _slug(told) if read.verb == "scan" and len(grid) > len(names) else out)
-    return found
+    outs = [Path(cell.get("out") or OUT / Path(recipe).stem) for cell in grid]
+    outs = [
+        out / names[str(cell["model"])] if len(names) > 1 or not cell.get("out") else out
+        for cell, out in zip(grid, outs, strict=True)
+    ]
+    if read.verb != "scan" or len(grid) == len(names):
+        return outs
+    own = read.own()
+    found = [out / _slug(cell) for cell, out in zip(own, outs, strict=True)]
+    first = dict(zip(reversed(found), reversed(own), strict=True))
+    shared = {folder for folder, cell in zip(found, own, strict=True) if cell != first[folder]}
+    return [
+        folder.with_name(f"{folder.name}-{_digest(cell)}") if folder in shared else folder
+        for cell, folder in zip(own, found, strict=True)
+    ]
 
 
 def _names(grid: list[dict[str, Any]]) -> dict[str, str]:
@@ -146,23 +161,59 @@ def _run(read: SweepRecipe, cell: dict[str, Any], out: Path, opened: "_Opened", 
     adapter = opened.adapter(cell["model"], loading)
     if read.verb != "scan":
         return function(adapter, out=out, progress=progress, **settings)
-    told = json.dumps(settings, sort_keys=True, default=str)
-    note = out / SETTINGS
+    asked = json.dumps(settings, sort_keys=True, default=str)
     if not (out / "manifest.json").is_file():
-        run = function(adapter, out=out, progress=progress, **settings)
-        note.write_text(told, encoding="utf-8")
-        return run
+        _scan(out, asked, lambda place: function(adapter, out=place, progress=progress, **settings))
     run = Run.open(out)
     check_same(run, adapter, [])
-    if not note.is_file() or note.read_text(encoding="utf-8") != told:
+    note = out / SETTINGS
+    if not note.is_file() or note.read_text(encoding="utf-8") != asked:
         raise MonadnockError(
             f"{out} holds a scan with other settings; sweep into another folder, with --set out=FOLDER."
         )
     return run
 
 
-def _slug(told: str) -> str:
-    return "".join(char if char.isalnum() or char in "-_." else "-" for char in told)[:80] or "scan"
+def _scan(out: Path, asked: str, run: Callable[[Path], Any]) -> None:
+    """Scan beside the place of a run, and move run and note of its settings there together.
+
+    A run without its note would never be gone on with.
+    """
+    out = out.resolve()
+    check_free(out, force=False)
+    if processes.count() > 1:  # the others open the run where the first one wrote it
+        run(out)
+        (out / SETTINGS).write_text(asked, encoding="utf-8")
+        return
+    draft = out.parent / f".{out.name[:64]}.{uuid.uuid4().hex[:8]}"
+    try:
+        run(draft)
+        (draft / SETTINGS).write_text(asked, encoding="utf-8")
+        put(draft, out, force=False)
+    except OSError as error:
+        raise MonadnockError(f"The run could not be written to {out}: {error.strerror}.") from error
+    except MonadnockError:
+        if not (out / SETTINGS).is_file():  # otherwise another process was faster, and its run is looked at
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _slug(own: Mapping[str, Any]) -> str:
+    """Return a folder's name for a cell: its own settings, and a digest where they are cut or not all in it."""
+    words = {name: _plain(str(value)) for name, value in own.items()}
+    slug = "--".join(f"{name}-{value}" for name, value in words.items())
+    if len(slug) > _LONGEST or any(words[name] != str(value) for name, value in own.items()):
+        return f"{slug[:_LONGEST]}-{_digest(own)}"
+    return slug or "scan"
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isalnum() or char in "-_." else "-" for char in text)
+
+
+def _digest(own: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 class _Opened:
@@ -175,12 +226,12 @@ class _Opened:
 
     def adapter(self, model: str, loading: dict[str, Any]) -> Adapter:
         """Return a model, loaded once for all cells in a row that have it."""
-        if self.asked != (model, loading):
+        if self.asked != (model, loading) or self.found is None:
             self.asked, self.found = (model, loading), None  # the one before is let go first
             try:
                 self.found = open_model(model, progress=self.progress, **loading)
-            except MonadnockError as error:
-                self.found = error
+            except Exception as error:  # memory that is not enough, for one; without what its traceback holds
+                self.found = MonadnockError(told(error))
         if isinstance(self.found, MonadnockError):
             raise self.found
         assert self.found is not None
