@@ -1,8 +1,11 @@
 """The atlas: a row for each run, numbers as in a comparison, damaged runs left out, unchanged ones not read again."""
 
+import os
 import shutil
 import time
+from pathlib import Path
 
+import polars as pl
 import pytest
 
 from monadnock import MonadnockError, compare
@@ -89,3 +92,75 @@ def test_the_page_escapes_names_and_is_written_whole(folder, tmp_path):
     (tmp_path / "mine.html").write_text("mine")
     with pytest.raises(MonadnockError, match="is no page of `monadnock atlas`"):
         write_atlas(atlas(folder), tmp_path / "mine.html")
+
+
+def test_a_run_that_cannot_be_read_is_told_in_one_sentence(folder):
+    """No sentence ends twice."""
+    for name in ("one", "deep/two"):
+        (folder / name / "manifest.json").write_text("{")
+    with pytest.raises(MonadnockError) as caught:
+        atlas(folder)
+    assert "2 that are left out is deep/two: " in str(caught.value) and ".." not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), pl.exceptions.ComputeError("No space left")])
+def test_a_full_disk_is_no_reason_to_stop_and_leaves_nothing(folder, monkeypatch, error):
+    def write(frame, file, **_):
+        Path(file).write_bytes(b"PAR1 half")
+        raise error
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", write)
+    assert atlas(folder).table.height == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["deep", "one"]
+
+
+def test_what_cannot_be_looked_into_is_told(folder, monkeypatch):
+    real = os.scandir
+
+    def scandir(place="."):
+        if Path(place).name in ("deep", "tables") and "one" not in Path(place).parts:
+            raise PermissionError(13, "Permission denied", str(place))
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = atlas(folder)
+    assert found.table["run"].to_list() == ["one"]
+    assert found.skipped == {"deep": "it cannot be looked into: Permission denied."}
+    (folder / "deep").rename(folder / "other")
+    assert atlas(folder).skipped == {"other/two": "it cannot be read: Permission denied."}
+
+
+def test_a_run_that_lost_its_tables_is_told_and_manifests_of_others_are_not(folder):
+    shutil.rmtree(folder / "one" / "tables")
+    for name, content in (("app", '{"name": "app"}'), ("list", "[]"), ("cut", "{")):
+        (folder / name).mkdir()
+        (folder / name / "manifest.json").write_text(content)
+    found = atlas(folder)
+    assert found.table["run"].to_list() == ["deep/two"]
+    assert found.skipped == {"one": "its folder tables is missing; scan the model again."}
+
+
+def test_a_link_to_a_run_stands_for_it_and_no_run_is_there_twice(folder, tmp_path):
+    shutil.move(folder / "one", tmp_path / "elsewhere" / "one")
+    (folder / "link").symlink_to(tmp_path / "elsewhere" / "one")
+    (folder / "again").symlink_to(folder / "deep" / "two")
+    (folder / "around").symlink_to(folder)
+    (folder / "all").symlink_to(tmp_path / "elsewhere")
+    found = atlas(folder)
+    assert found.table["run"].to_list() == ["deep/two", "link"] and not found.skipped
+
+
+def test_a_table_that_goes_or_changes_and_another_version_let_a_run_be_read_again(folder, monkeypatch):
+    atlas(folder)
+    read = []
+    real = module._row
+    monkeypatch.setattr(module, "_row", lambda path, *more: (read.append(path.name), real(path, *more))[1])
+    assert atlas(folder).table.height == 2 and atlas(folder.resolve()).table.height == 2 and read == []
+    heads = folder / "one" / "tables" / "heads.parquet"
+    os.utime(heads, ns=(1, 1))
+    assert atlas(folder).table.height == 2 and read == ["one"]
+    heads.unlink()
+    assert "heads" in atlas(folder).skipped["one"] and read == ["one"] * 2
+    monkeypatch.setattr(module, "version", lambda _: "99")
+    atlas(folder)
+    assert read[2:] == ["two", "one"]

@@ -1,10 +1,14 @@
 """Many runs in a folder read as one table: the head numbers of each, one row a run."""
 
 import contextlib
+import hashlib
+import json
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
@@ -54,7 +58,7 @@ class Atlas:
         folder: where they are.
         table: a row for each run: its path in the folder, facts of the model and the text, the relative depth of the
             massive layer (0 first, 1 last), and every head number of `monadnock compare`; null where a run has none.
-        skipped: folders of runs that cannot be read, with the reason.
+        skipped: folders that cannot be looked into and runs that cannot be read, with the reason.
         first: the manifest of the first run.
     """
 
@@ -82,39 +86,81 @@ def atlas(folder: str | Path, *, step: Callable[[], None] = lambda: None) -> Atl
     folder = Path(folder)
     if not folder.is_dir():
         raise MonadnockError(f"{folder} is no folder; give one that holds runs.")
-    known = _kept(folder)
-    rows, skipped, first = [], {}, None
-    for path in find_runs(folder):
+    known, ours = _kept(folder), version("monadnock")
+    rows, first = [], None
+    runs, left = _look(folder)
+    skipped = {str(path.relative_to(folder)): reason for path, reason in left.items()}
+    for path in runs:
         name = str(path.relative_to(folder))
         try:
-            stamp = _stamp(path)
+            stamp = _stamp(path, ours)
             if first is None:
                 first = Run.open(path).manifest
             rows.append(known[name] if known.get(name, {}).get("stamp") == stamp else _row(path, name, stamp))
-        except (MonadnockError, OSError) as error:
+        except MonadnockError as error:
             skipped[name] = str(error)
+        except OSError as error:
+            skipped[name] = f"it cannot be read: {error.strerror}."
         step()
     if first is None or not rows:
-        reason = f"; the first of {len(skipped)} is damaged: {next(iter(skipped.values()))}" if skipped else ""
-        raise MonadnockError(f"{folder} holds no run that can be read{reason or ', in no folder of it either'}.")
+        reason = ", in no folder of it either"
+        if skipped:
+            name, told = next(iter(skipped.items()))
+            reason = f"; the first of {len(skipped)} that are left out is {name}: {told.rstrip('.')}"
+        raise MonadnockError(f"{folder} holds no run that can be read{reason}.")
     table = pl.DataFrame(rows, SCHEMA)
     if rows != list(known.values()):
-        with contextlib.suppress(OSError):
-            draft = folder / f"{KEPT}.draft"
-            table.write_parquet(draft)
-            draft.replace(folder / KEPT)
+        _keep(table, folder)
     return Atlas(folder, table.drop("stamp"), skipped, first)
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Return the folders of runs in a folder, itself too, in the order of their names; hidden ones are left out."""
-    runs = []
-    for place, inner, files in os.walk(folder):
+    """Return the folders of runs in a folder, itself too, in the order of their names.
+
+    Hidden folders are left out. A link to a run stands for it, unless the run itself is there; no other link is
+    followed.
+    """
+    return _look(folder)[0]
+
+
+def _look(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """Return the folders of runs, and what else may be one, with the reason why it is none."""
+    runs: list[Path] = []
+    links: list[Path] = []
+    left: dict[Path, str] = {}
+
+    def refuse(error: OSError) -> None:
+        left[Path(error.filename)] = f"it cannot be looked into: {error.strerror}."
+
+    for place, inner, files in os.walk(folder, onerror=refuse):
         if "manifest.json" in files and "tables" in inner:
             runs.append(Path(place))
             inner.clear()
+        elif "manifest.json" in files and _ours(Path(place, "manifest.json")):
+            left[Path(place)] = "its folder tables is missing; scan the model again."
+            inner.clear()
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-    return runs
+        links += [path for name in inner if (path := Path(place, name)).is_symlink() and _is_run(path)]
+    there = {path.resolve() for path in runs} if links else set()
+    for link in links:
+        if (target := link.resolve()) not in there:
+            there.add(target)
+            runs.append(link)
+    return sorted(runs), left
+
+
+def _is_run(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (path / "manifest.json").is_file() and (path / "tables").is_dir()
+    return False
+
+
+def _ours(file: Path) -> bool:
+    """Say whether a manifest is one of monadnock; other programs have files of this name."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        return isinstance(raw, dict) and "schema_version" in raw
+    return False
 
 
 class _Tables(Mapping[str, pl.DataFrame]):
@@ -154,11 +200,31 @@ def _row(path: Path, name: str, stamp: str) -> dict:
     return row | {"depth": None if layer is None else depth(int(layer), model.num_layers)}
 
 
-def _stamp(path: Path) -> str:
-    """Return what changes when a run does: the times of its manifest and of the tables that grow."""
-    times = [(path / "manifest.json").stat().st_mtime_ns]
-    times += [entry.stat().st_mtime_ns for entry in sorted((path / "tables").iterdir()) if entry.is_dir()]
-    return " ".join(map(str, times))
+def _stamp(path: Path, ours: str) -> str:
+    """Return what changes when a run does, or monadnock (`ours` is its version): sizes and times of all its files."""
+    told = [f"{ours} {(path / 'manifest.json').stat().st_mtime_ns}"]
+    base = str(path)
+    folders = [str(path / "tables")]
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                about = entry.stat()
+                told.append(f"{entry.path[len(base) :]} {about.st_mtime_ns} {about.st_size}")
+                if entry.is_dir():  # a table that grows
+                    folders.append(entry.path)
+    return hashlib.sha256("\n".join(sorted(told)).encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _keep(table: pl.DataFrame, folder: Path) -> None:
+    """Keep what was read for the next time, where there is room and a right to write."""
+    draft = folder / f"{KEPT}.{uuid.uuid4().hex[:8]}"
+    try:
+        with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+            table.write_parquet(draft)
+            draft.replace(folder / KEPT)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def _kept(folder: Path) -> dict[str, dict]:
