@@ -194,8 +194,6 @@ def _row(path: Path, name: str, stamp: str) -> dict:
     for about, values in found([Side(name, path, run.manifest, _Tables(run))]):
         one = values[name]
         row[column(about)] = None if one is None else float(one.value)
-    if not row["massive_rows"]:
-        row["massive_layer"] = None  # the layer that comes nearest is none
     layer = row["massive_layer"]
     return row | {"depth": None if layer is None else depth(int(layer), model.num_layers)}
 

@@ -56,7 +56,7 @@ def provenance(manifest: Manifest) -> dict[str, str]:
         "Seed": str(words.seed),
         "Hash of the token ids": words.token_hash,
         "Versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
-        "Duration": f"{manifest.seconds:,.1f} s",
+        **({"Duration": f"{manifest.seconds:,.1f} s"} if manifest.seconds else {}),  # runs that no scan began have none
         **_attacks(manifest),
     }
 
