@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 
+from monadnock.errors import MonadnockError
 from monadnock.stats import Statistic
 
 WAIT = timedelta(hours=12)  # for the first process: to tokenise a large text takes hours
@@ -37,16 +38,26 @@ def own_device() -> str | None:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """Let the first process go through a block before the others."""
-    if count() > 1:
-        _begin()
-        if not is_first():
-            distributed.barrier()
-    try:
+    """Let the first process go through a block before the others, which do not enter it where the first one failed.
+
+    Raises:
+        MonadnockError: in the others, if the first one failed; what there was before is not taken for what it made.
+    """
+    if count() == 1:
         yield
-    finally:
-        if count() > 1 and is_first():
-            distributed.barrier()
+    elif is_first():
+        came_through = False
+        try:
+            yield
+            came_through = True
+        finally:
+            from_first(came_through)
+    else:
+        if not from_first(False):
+            raise MonadnockError(
+                f"Process {number()} ends, as the first one failed in what the others wait for; see what that one says."
+            )
+        yield
 
 
 def from_first(value: Any) -> Any:
