@@ -1,11 +1,12 @@
-"""What `verify` and `scan` of a checkpoint need that does not fit into the memory they are given.
+"""What `verify`, `scan` and `sensitivity` of a checkpoint need that does not fit into the memory they are given.
 
 A random Llama of the shape of Llama 2 7B in bfloat16 (13.7 GB), with the massive rows of Llama-2-7b-hf planted: the
 start token's own direction goes through them into one feature of h. Each verb runs in a process of its own, in a
 group that is killed when it needs more memory than --limit (Linux; CGROUP is the folder of a memory control group in
 which another may be made), first with the model in memory, then with `device="disk"`. Told are time, peak memory
 (VmHWM, pages of the files included), bytes that were read from the checkpoint as a share of it, and what the disk
-gave (its cache is emptied of the files before).
+gave (its cache is emptied of the files before). `sensitivity` measures q of layer 1, with a scan for the start token
+before: a Hessian of 4,096 inputs, where that of down (11,008) would take more than the limit.
 
     python benchmarks/offload.py FOLDER CGROUP [--layers 32] [--limit 4] [--tokens 512] [--dtype float32]
 """
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -29,7 +31,7 @@ from monadnock.models.packaged import packaged_path
 
 ENTRY = "Llama-2-7b-hf"
 MARK, FEATURE = 17, 2533  # dimension in which only the start token is large; feature of h that becomes massive
-VERBS = ("verify", "scan")
+VERBS = ("verify", "scan", "sensitivity")
 
 
 def make(folder, layers):
@@ -93,6 +95,7 @@ def child(asked):
     import accelerate.utils.offload as offload
 
     from monadnock import scan, verify
+    from monadnock.sensitivity import measure
 
     read = 0
 
@@ -120,11 +123,15 @@ def child(asked):
     (group / ("memory.max" if newer else "memory.limit_in_bytes")).write_text(str(asked.limit * 2**30))
     (group / "cgroup.procs").write_text(str(os.getpid()))
     how = {"dtype": asked.dtype, "device": asked.device, "progress": False}
+    text = {"tokens": asked.tokens, "length": min(asked.tokens, 256)}
     began = time.perf_counter()
     if asked.verb == "verify":
         told = str(verify(str(asked.folder), entry=ENTRY, **how)).partition(":")[0]
+    elif asked.verb == "sensitivity":
+        shutil.rmtree(asked.folder / "measured", ignore_errors=True)  # a run that is there is added to
+        run = measure(str(asked.folder), out=asked.folder / "measured", layers=[1], modules=["q"], **text, **how)
+        told = f"{run.table('sensitivity').height} kinds of q in layer 1"
     else:
-        text = {"tokens": asked.tokens, "length": min(asked.tokens, 256)}
         run = scan(str(asked.folder), out=asked.folder / "run", force=True, **text, **how)
         massive = run.table("massive_weights").filter("massive").sort("rank")
         told = f"massive in layer {massive['layer'][0]}: {massive['feature'].to_list()}"

@@ -1,5 +1,8 @@
 """s_ij against brute force: the loss of the best compensation, found by least squares."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,6 +86,29 @@ def test_two_inputs_that_fire_together_hide_each_other_from_the_compensated_kind
         columns = sensitivity_of(weight, hessian, kind, damping=1e-9).sum(0)
         share[kind] = float(columns[[3, 9]].sum() / columns.sum())
     assert share["plain"] > 0.9 and share["compensated"] < 0.1
+
+
+def test_factors_are_those_of_the_inverse_and_leave_the_hessian_as_it_was():
+    _, _, hessian = draw(1, 40)
+    for each in (hessian, hessian.t().contiguous().t()):
+        before = each.clone()
+        found = factors(each, 0.01)
+        assert torch.equal(each, before)
+        inverse = torch.linalg.inv(hessian + 0.01 * hessian.diagonal().mean() * torch.eye(40))
+        torch.testing.assert_close(found.compensated, 1 / (2 * inverse.diagonal()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tells memory in kilobytes on Linux only")
+def test_factors_need_one_matrix_beside_the_hessian():
+    """At 11,008 inputs each more is 1 GB."""
+    code = (
+        "import resource, torch; from monadnock.sensitivity.loss import factors;"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
+        "factors(torch.eye(64, dtype=torch.float64), 0.01); hessian = torch.eye(2048, dtype=torch.float64);"
+        "before = most(); factors(hessian, 0.01); print(most() - before)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(ended.stdout) < 60, "of 32 MB each"
 
 
 def test_groups_have_grids_of_their_own():

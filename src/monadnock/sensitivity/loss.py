@@ -47,16 +47,17 @@ def factors(hessian: Tensor, damping: float) -> Factors:
         ([2.0, 2.0], [2.0, 2.0])
     """
     diagonal = hessian.diagonal()
-    damped = hessian.clone()
-    damped.diagonal().add_(damping * diagonal.mean())
-    lower, info = torch.linalg.cholesky_ex(damped)
+    held = hessian.mT.clone(memory_format=torch.contiguous_format).mT  # column by column, as LAPACK writes in place:
+    held.diagonal().add_(damping * diagonal.mean())  # at 11,008 inputs each further copy is 1 GB
+    info = torch.empty((), dtype=torch.int32, device=hessian.device)
+    torch.linalg.cholesky_ex(held, out=(held, info))
     if int(info) or not float(diagonal.mean()) > 0:
         dead = int((diagonal == 0).sum())
         raise MonadnockError(
             f"The Hessian of {len(hessian)} inputs, {dead} of them always 0, is singular with damping {damping}; "
             "give more tokens, or a damping of 0.01."
         )
-    inverse = torch.cholesky_inverse(lower).diagonal()
+    inverse = torch.cholesky_inverse(held, out=held).diagonal()
     return Factors(diagonal / 2, 1 / (2 * inverse))
 
 
