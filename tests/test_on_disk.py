@@ -1,6 +1,7 @@
 """A model whose weights stay on disk is measured with the same numbers, and each weight is read once."""
 
 import gc
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from accelerate.utils import OffloadedWeightsLoader
 from polars.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from monadnock.attacking import attack
@@ -19,6 +21,7 @@ from monadnock.compression.measuring import compress
 from monadnock.errors import MonadnockError
 from monadnock.explaining import explain
 from monadnock.models import Adapter, load
+from monadnock.models.components import parameters
 from monadnock.models.family import families
 from monadnock.models.layerwise import embed, logits_of, run_layer
 from monadnock.models.offload import memory
@@ -83,6 +86,89 @@ def test_a_scan_from_disk_is_that_in_memory(model_type, tmp_path, text):
     one, other = (scan(each, out=tmp_path / f"{each.model.device}", text=text, **SIZES) for each in adapters)
     equal_runs(one, other)
     assert one.manifest.self_check == other.manifest.self_check
+
+
+def restore(folder, change, **config):
+    """Write a folder's weights again as `change(name, tensor)` stores each, and add to its config."""
+    stored = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        stored |= change(name, tensor)
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    return folder
+
+
+def as_fp8(name, tensor):
+    """Blocks of 16 x 16 in 8 bits, a scale for each."""
+    if not name.endswith(("proj.weight", "w1.weight", "w2.weight", "w3.weight")):
+        return {name: tensor}
+    blocks = tensor.float().unflatten(0, (-1, 16)).unflatten(2, (-1, 16))
+    scale = blocks.abs().amax((1, 3)) / 448
+    codes = (blocks / scale[:, None, :, None]).flatten(2).flatten(0, 1)
+    return {name: codes.to(torch.float8_e4m3fn), f"{name}_scale_inv": scale}
+
+
+def as_mxfp4(name, tensor):
+    """Random codes of 4 bits, a scale for 32 of them."""
+    if not name.endswith(("gate_up_proj", "down_proj")):
+        return {name: tensor}
+    experts, inputs, outputs = tensor.shape
+    draw = torch.Generator().manual_seed(len(name))
+    size = (experts, outputs, inputs // 32)
+    blocks = torch.randint(0, 256, (*size, 16), generator=draw, dtype=torch.uint8)
+    return {
+        f"{name}_blocks": blocks,
+        f"{name}_scales": torch.randint(118, 124, size, generator=draw, dtype=torch.uint8),
+    }
+
+
+def save_mxfp4(folder):
+    tiny = tiny_model("gpt_oss")
+    tiny.config.intermediate_size = 64
+    type(tiny)(tiny.config).to(torch.bfloat16).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    apart = ["lm_head", "model.embed_tokens", "model.layers.*.self_attn", "model.layers.*.mlp.router"]
+    return restore(folder, as_mxfp4, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": apart})
+
+
+def save_fp8(folder, model_type):
+    told = {"quant_method": "fp8", "weight_block_size": [16, 16], "activation_scheme": "dynamic"}
+    return restore(save(folder, model_type), as_fp8, quantization_config=told)
+
+
+def weights(adapter):
+    return {name: values.clone() for _, name, values in parameters(adapter)}
+
+
+MADE = {
+    "fp8": lambda folder: save_fp8(folder, "llama"),
+    "fp8 experts": lambda folder: save_fp8(folder, "mixtral"),
+    "mxfp4 experts": save_mxfp4,
+    "float32 experts, bfloat16 in the config": lambda folder: restore(
+        save(folder, "mixtral", torch.float32), lambda name, tensor: {name: tensor}, dtype="bfloat16"
+    ),
+    "float16 experts, bfloat16 in the config": lambda folder: restore(
+        save(folder, "mixtral", torch.float16), lambda name, tensor: {name: tensor}, dtype="bfloat16"
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+@pytest.mark.parametrize("kind", MADE)
+def test_what_transformers_makes_of_the_stored_weights_is_not_rounded_on_disk(kind, dtype, tmp_path):
+    folder = MADE[kind](tmp_path / "model")
+    memory, disk = (weights(load(folder, device=device, dtype=dtype)) for device in ("cpu", "disk"))
+    assert memory.keys() == disk.keys()
+    assert all(memory[name].dtype == disk[name].dtype for name in memory)
+    assert [name for name in memory if not torch.equal(memory[name], disk[name])] == []
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_scan_of_what_transformers_makes_is_that_in_memory(kind, tmp_path, text):
+    """To the last bit, although a weight in a file begins at another address than one that was made in memory."""
+    folder = MADE[kind](tmp_path / "model")
+    equal_runs(*(scan(folder, out=tmp_path / place, device=place, text=text, **SIZES) for place in ("cpu", "disk")))
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mixtral", "gemma3_text"])
@@ -151,7 +237,12 @@ def test_a_damaged_shard_is_told_before_anything_is_measured(tmp_path, text, dam
     folder = save(tmp_path / "model", "llama", max_shard_size="20KB")
     shard = sorted(folder.glob("*.safetensors"))[1]
     shard.unlink() if damage == "missing" else shard.write_bytes(shard.read_bytes()[:3000])
-    with pytest.raises(MonadnockError, match="could not be loaded: its weights cannot be read"):
+    said = (
+        "names model-00002-of-.* is not there"
+        if damage == "missing"
+        else r"model-00002-of-.*3000 bytes\) was cut short"
+    )
+    with pytest.raises(MonadnockError, match=f"could not be loaded: its weights cannot be read: .*{said}"):
         scan(folder, device="disk", out=tmp_path / "run", text=text, **SIZES)
     assert not (tmp_path / "run").exists()
 

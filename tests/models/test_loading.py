@@ -1,5 +1,6 @@
 """Loading: every kind of checkpoint gives the saved model, and every broken one a single sentence."""
 
+import json
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from monadnock.errors import MonadnockError
-from monadnock.models import load, loading
+from monadnock.models import load, loading, variants
 from tests.cli.bad_models import BAD, MARK, as_pickle, config, make, own_code
 from tests.tiny import tiny_model
 from tests.words import word_tokenizer
@@ -89,6 +90,103 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(whole, tmp_path, name):
     assert "\n" not in said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob(MARK)), "code that came with the checkpoint was run"
+
+
+INDEXES = {
+    "": "is not JSON",
+    "[": "is not JSON",
+    "[]": "it is a list, not an object with a weight_map",
+    "{}": "it has no object metadata",
+    '{"metadata": {}}': "it has no object weight_map",
+    '{"metadata": {}, "weight_map": []}': "it has no object weight_map",
+    '{"metadata": null, "weight_map": {"a": "model-00001.safetensors"}}': "it has no object metadata",
+    '{"metadata": {}, "weight_map": {}}': "names no weights",
+    '{"metadata": {}, "weight_map": {"a": 3}}': "its weight_map has 3 for a file's name",
+    '{"metadata": {}, "weight_map": {"a": null}}': "its weight_map has None for a file's name",
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "disk"])
+@pytest.mark.parametrize("content", INDEXES)
+def test_a_broken_index_is_named(whole, tmp_path, content, device):
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    shards(folder)
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(MonadnockError) as caught:
+        load(folder, device=device)
+    said = str(caught.value)
+    assert said.startswith(f"{folder} could not be loaded: model.safetensors.index.json cannot be used: ")
+    assert INDEXES[content] in said and said.endswith("; fetch that file again.")
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "..", "a/b.safetensors"])
+def test_an_index_that_points_outside_its_folder_is_refused(whole, tmp_path, name):
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    shards(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"a": name}}))
+    with pytest.raises(MonadnockError, match="points outside its folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize("device", ["cpu", "disk"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "model.safetensors.index.json names {}, which is not there; fetch that file."),
+        (b"", "{} (0 bytes) was cut short or is damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\n" * 3, "{} (129 bytes) was cut short or is damaged"),
+        ("cut", "{} (20000 bytes) was cut short or is damaged"),
+    ],
+)
+def test_a_shard_that_is_not_whole_is_named_before_any_weight_is_read(
+    whole, tmp_path, monkeypatch, content, said, device
+):
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    shards(folder)
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    kept = shard.read_bytes()[:20000] if content == "cut" else content
+    shard.unlink() if kept is None else shard.write_bytes(kept)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", pytest.fail)
+    with pytest.raises(MonadnockError) as caught:
+        load(folder, device=device)
+    assert said.format(shard.name) in str(caught.value)
+
+
+def test_a_whole_file_goes_before_an_index_beside_it(saved, whole, tmp_path):
+    """As for transformers, which does not look for the shards then."""
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    left = {"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(left))
+    assert torch.equal(load(folder).forward(IDS, len(IDS)), saved(IDS[None]).logits[0])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        ("gate", "default"),
+        ("default", "gate"),
+        ("sigmoid", "default"),
+        ("default", "sigmoid"),
+        ("gate", "context_scale"),
+    ],
+)
+def test_weights_of_another_attention_variant_are_refused(tmp_path, architecture, held, asked):
+    sizes = {"llama": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}}
+    sizes["gpt2"] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    model = variants.build(architecture, held, **sizes[architecture], vocab_size=128, bos_token_id=1, eos_token_id=2)
+    model.save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    assert load(tmp_path).config.attention_variant == held
+    config(attention_variant=asked)(tmp_path)
+    with pytest.raises(
+        MonadnockError, match=f"has attention_variant {asked} in its config.json, but weights of {held}"
+    ):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

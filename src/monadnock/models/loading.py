@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import pickle
 import tempfile
 import weakref
@@ -16,6 +15,7 @@ import torch
 from monadnock.errors import MonadnockError, first_line, nearest
 from monadnock.models import variants
 from monadnock.models.adapter import Adapter, Source
+from monadnock.models.checkpoint_files import Stored, look_at
 from monadnock.models.config_check import find_family
 from monadnock.models.gguf_file import read_once
 from monadnock.models.offload import memory, read_as
@@ -87,13 +87,15 @@ def load(
         with _told_in_one_sentence(source, "its tokenizer "):
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, config=config, **options)
         extra: dict[str, Any] = {}
+        stored = None
         if source.kind in ("gguf", "packaged"):
             extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
         elif source.kind == "folder":
-            extra["use_safetensors"] = _has_safetensors(Path(place))
+            stored = look_at(Path(place))
+            extra["use_safetensors"] = stored is not None
             if on_cpu and device != DISK:
-                _check_fits(source, Path(place), kind, config)
-            if device == DISK and not extra["use_safetensors"]:
+                _check_fits(source, stored, kind)
+            if device == DISK and not stored:
                 raise MonadnockError(f"{source.id} holds a pickle, which is read whole; convert it to safetensors.")
         elif device == DISK:
             extra["use_safetensors"] = True
@@ -105,11 +107,15 @@ def load(
                 )
                 extra |= {"device_map": moved, "offload_folder": folder}
             loaded, info = transformers.AutoModelForCausalLM.from_pretrained(
-                place, config=config, dtype="auto" if device == DISK else kind, **extra, **options
+                place,
+                config=config,
+                dtype=_unrounded(stored, kind, config) if device == DISK else kind,
+                **extra,
+                **options,
             )
-            _check_complete(source, info)
+            _check_complete(source, info, config)
             if device == DISK and kind != "auto":
-                read_as(loaded, kind)
+                read_as(loaded, kind, extra["offload_folder"])
             weakref.finalize(loaded, aside.pop_all().close)
         if moved is None:
             loaded = loaded.to(device)
@@ -182,33 +188,9 @@ def _check_gguf(path: Path) -> None:
         raise MonadnockError(f"{path} was cut short: {whole} bytes are listed, {path.stat().st_size} are there.")
 
 
-def _has_safetensors(folder: Path) -> bool:
-    """Say whether a folder holds safetensors; without, its pickle is read with weights_only.
-
-    Raises:
-        MonadnockError: if it holds no weights, or an index that points outside the folder.
-    """
-    for index in folder.glob("*.index.json"):
-        for name in set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()):
-            if Path(name).name != name:
-                raise MonadnockError(f"{index} points outside its folder ({name}); it is not read.")
-    if any(folder.glob("*.safetensors")):
-        return True
-    if any(folder.glob("pytorch_model*.bin")):
-        return False
-    raise MonadnockError(f"{folder} holds a config.json but no weights (*.safetensors or pytorch_model*.bin).")
-
-
-def _check_fits(source: Source, folder: Path, dtype: Any, config: Any) -> None:
+def _check_fits(source: Source, stored: Stored | None, dtype: Any) -> None:
     """Refuse what is larger than memory: loading it would end in the process being killed, without a word."""
-    stored = getattr(config, "dtype", None)
-    stored = getattr(torch, stored) if isinstance(stored, str) else stored or dtype
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}  # not what else may be beside it: other precisions, adapters
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-    on_disk = sum((folder / name).stat().st_size for name in names if (folder / name).is_file())
-    needed, there = on_disk * dtype.itemsize / stored.itemsize, memory()
+    needed, there = stored.bytes_as(dtype) if stored else 0, memory()
     if there is not None and needed > there:
         raise MonadnockError(
             f"{source.id} takes {needed / 1e9:.1f} GB of memory as {str(dtype).removeprefix('torch.')}, there are "
@@ -216,14 +198,35 @@ def _check_fits(source: Source, folder: Path, dtype: Any, config: Any) -> None:
         )
 
 
-def _check_complete(source: Source, info: Any) -> None:
+def _unrounded(stored: Stored | None, dtype: Any, config: Any) -> Any:
+    """Return the dtype to load a model in that stays on disk, so that what is written to a folder is not rounded.
+
+    Most weights are turned into the wanted dtype when they are read from the checkpoint. Fused experts, and weights
+    that transformers makes of quantised ones, are written in the dtype that this returns.
+    """
+    quantised = any(getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))
+    if dtype == "auto" or quantised:
+        return dtype
+    return (stored and stored.widest()) or "auto"
+
+
+def _check_complete(source: Source, info: Any, config: Any) -> None:
     """Refuse a checkpoint that leaves weights of the model random; transformers only warns of it."""
+    missing = sorted(info["missing_keys"])
+    if differing := [name for name in (*missing, *sorted(info["unexpected_keys"])) if ".variant." in name]:
+        asked = getattr(config, "attention_variant", "none")
+        held = {name.rpartition(".is_")[2] for name in differing if ".variant.is_" in name} - {asked}
+        raise MonadnockError(
+            f"{source.id} has attention_variant {asked} in its config.json, but weights "
+            f"{f'of {min(held)}' if held else 'that do not say so'}, the first that differs is {differing[0]}; restore "
+            "the config.json that was saved with them."
+        )
     if wrong := sorted(info["mismatched_keys"]):
         name, found, expected = wrong[0]
         raise MonadnockError(
             f"{source.id} does not fit its config: {name} is {list(found)}, the config asks for {list(expected)}."
         )
-    if missing := sorted(info["missing_keys"]):
+    if missing:
         raise MonadnockError(
             f"{source.id} lacks {len(missing)} of the weights that its config asks for, the first is {missing[0]}."
         )
