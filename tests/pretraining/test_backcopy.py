@@ -60,6 +60,15 @@ def test_elsewhere_tokens_follow_the_transition_matrix():
         assert ((counts / counts.sum() - task.transitions[word]).abs() <= bound).all()
 
 
+def test_pairs_take_turns_to_the_end_and_are_there_only_if_asked_for():
+    for pairs in (False, True):
+        rows = Backcopy(400, length=20, tokens=8, triggers=4, pairs=pairs).__getitems__(list(range(400)))
+        words = torch.stack([row["input_ids"][1:] - 1 for row in rows])
+        begun = (words[:, :2] < 4).all(1)
+        assert bool(begun.any()) == pairs
+        assert (words[begun][:, 2:] == words[begun][:, :-2]).all()
+
+
 @pytest.mark.parametrize("wrong", [{"length": 2}, {"triggers": 0}, {"triggers": 64}, {"size": 0}])
 def test_numbers_that_make_no_task_are_refused(wrong):
     with pytest.raises(MonadnockError, match="were asked; give at least 1 sequence"):

@@ -18,8 +18,7 @@ class Backcopy(Dataset):
     """Sequences of BOS and `length` tokens, each the same whenever it is asked for.
 
     The first token is drawn evenly from those that are no triggers, each further one from a row of a fixed random
-    transition matrix, except after a trigger: there it is the token in front of the trigger, which is none (two
-    triggers side by side would take turns to the end). The prediction at BOS does not count: a loss on it makes a
+    transition matrix, except after a trigger: there it is the token in front of the trigger. The prediction at BOS does not count: a loss on it makes a
     massive state there, whatever the attention.
 
     Attributes:
@@ -31,6 +30,7 @@ class Backcopy(Dataset):
         tokens: how many there are; BOS is one more, 0.
         triggers: how many of them are triggers, the first ones.
         spread: of the transition matrix: its rows are softmax(spread N(0, 1)).
+        pairs: whether a sequence may begin with any token, and so with two triggers, which then take turns to its end.
         chain: seed of the transition matrix, the same for training and evaluation.
         seed: of the sequences.
 
@@ -51,6 +51,7 @@ class Backcopy(Dataset):
         tokens: int = 64,
         triggers: int = 4,
         spread: float = 2.0,
+        pairs: bool = False,
         chain: int = 0,
         seed: int = 0,
     ):
@@ -60,6 +61,7 @@ class Backcopy(Dataset):
                 "sequence of 3 tokens, and more tokens than triggers."
             )
         self.size, self.length, self.tokens, self.triggers, self.seed = size, length, tokens, triggers, seed
+        self.pairs = pairs
         drawn = torch.randn(tokens, tokens, generator=torch.Generator().manual_seed(chain))
         self.transitions = torch.softmax(spread * drawn, dim=-1)
         self._sums = self.transitions.cumsum(-1)
@@ -75,7 +77,8 @@ class Backcopy(Dataset):
         """Return several sequences at once, which takes as long as one."""
         random = torch.stack([self._numbers(place) for place in places])
         chain = torch.empty(len(places), self.length, dtype=torch.long)
-        chain[:, 0] = self.triggers + (random[:, 0] * (self.tokens - self.triggers)).long()
+        least = 0 if self.pairs else self.triggers
+        chain[:, 0] = least + (random[:, 0] * (self.tokens - least)).long()
         for at in range(1, self.length):
             last = chain[:, at - 1]
             drawn = (

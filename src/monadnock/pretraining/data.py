@@ -78,7 +78,7 @@ def _task(data: TaskData, recipe: Recipe, seed: int) -> Data:
     held = Backcopy(recipe.held, **shape, seed=HELD)
     tokenizer = word_tokenizer(data.tokens)
     text = "\n".join(tokenizer.decode(row["input_ids"][1:]) for row in held.__getitems__(list(range(len(held)))))
-    chain = f"{data.tokens} tokens, {data.triggers} triggers, spread {data.spread:g}"
+    chain = f"{data.tokens} tokens, {data.triggers} triggers, spread {data.spread:g}{', pairs' * data.pairs}"
     label = f"backcopy, {chain}, {data.length + 1} a sequence"
     return Data(label, Backcopy(count, **shape, seed=seed), held, tokenizer, True, text)
 

@@ -36,6 +36,7 @@ class TaskData(_Part):
     tokens: int = Field(64, ge=2)
     triggers: int = Field(4, ge=1)
     spread: float = Field(2.0, gt=0)
+    pairs: bool = Field(False, description="two triggers may begin a sequence, and take turns to its end")
 
 
 class TextData(_Part):
