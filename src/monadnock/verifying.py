@@ -121,8 +121,8 @@ def verify(
     outcome, comparison = _compare(known, layer, states.experts[layer], features)
     if outcome == "mismatch" and not massive:
         comparison = (
-            f"Mismatch with the catalogue's {known.model} ({known.source}): no massive weights were found, there they are "
-            f"in {_place(known.layer, known.expert)}."
+            f"Mismatch with the catalogue's {known.model} ({known.source}): no massive weights were found, there they "
+            f"are in {_place(known.layer, known.expert)}."
         )
     sizes = ", ".join(f"{index} ({number(size)})" for index, size in zip(features, magnitudes, strict=True))
     stood = "" if massive else ", and no massive activation stood in h after them"

@@ -18,8 +18,8 @@ class Backcopy(Dataset):
     """Sequences of BOS and `length` tokens, each the same whenever it is asked for.
 
     The first token is drawn evenly from those that are no triggers, each further one from a row of a fixed random
-    transition matrix, except after a trigger: there it is the token in front of the trigger. The prediction at BOS does not count: a loss on it makes a
-    massive state there, whatever the attention.
+    transition matrix, except after a trigger: there it is the token in front of the trigger. The prediction at BOS does
+    not count: a loss on it makes a massive state there, whatever the attention.
 
     Attributes:
         transitions: [token, token], probabilities of a row sum to 1.

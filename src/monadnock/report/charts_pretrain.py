@@ -102,11 +102,7 @@ def _table(table: pl.DataFrame, looks: pl.DataFrame) -> Block:
     return Block(
         "Trainings",
         "What each one ended with. Of several seeds: mean, with the smallest and the largest in brackets."
-        + (
-            " Speed is of steps, beside the default's of the same seed, as both happened to run."
-            if relative
-            else ""
-        ),
+        + (" Speed is of steps, beside the default's of the same seed, as both happened to run." if relative else ""),
         meaning("pretrainings", "loss", "absmax", "pruned", "added"),
         Listing(
             ("training", *heads, "parameters added", "speed" if relative else "steps a second"),
