@@ -15,7 +15,7 @@ from monadnock.pretraining import watch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", default="llama")
+    parser.add_argument("--arch", default="llama", choices=("llama", "gpt2"))
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
