@@ -25,4 +25,4 @@ def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     if not lines or isinstance(error, KeyError):
         return f"{type(error).__name__} {error}".strip()
-    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")]).rstrip(".")
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].rstrip().endswith(":")]).rstrip(".")

@@ -139,4 +139,5 @@ def test_an_atlas_prints_a_row_for_each_run_and_writes_a_page_or_csv(cli, work, 
     assert "damaged is left out" in ended.err and "smollm2-tuned" in ended.out
     rows = cli("atlas", ".", "--csv").out.splitlines()
     assert rows[0].startswith("run,model,family") and len(rows) == 3
+    refused(cli("atlas", ".", "--csv", "--out", "x.html"), "leave one of the two out")
     refused(cli("atlas", "nowhere"), "give one that holds runs")

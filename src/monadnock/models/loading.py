@@ -174,7 +174,9 @@ def _check_request(dtype: str, device: str) -> None:
         if torch.empty(0, device=device).is_meta:
             raise MonadnockError("Device 'meta' holds no values, so nothing can be measured on it.")
     except (RuntimeError, AssertionError) as error:
-        raise MonadnockError(f"Device {device!r} cannot be used here: {first_line(error)}") from error
+        unknown = "Expected one of" in str(error)  # and all of torch's devices, without auto and disk
+        reason = "there is no such one; give cpu, cuda, mps, auto or disk" if unknown else first_line(error)
+        raise MonadnockError(f"Device {device!r} cannot be used here: {reason}.") from error
 
 
 def _check_gguf(path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+from bokeh.models import NumeralTickFormatter
 
 from monadnock.findings.pages import check_replaceable, write_file
 from monadnock.relations.atlas import Atlas, column
@@ -16,6 +17,8 @@ from monadnock.report.theme import GREY, SERIES, blank
 _VERB = "atlas"
 _HEIGHT = 300
 _MOST = 500  # rows of the page's table
+_LONGEST = 40  # characters of a name
+_PRINTED = ("depth", "massive_rows", "heads_with_a_sink", "8_bit_error_worst_matrix")
 _LISTED = ("massive_layer", "massive_rows", "largest_h_median", "heads_with_a_sink", "offsets_of_half_a_turn_at_most",
            "8_bit_error_median_matrix", "8_bit_error_worst_matrix")  # fmt: skip
 _DRAWN = {"depth": False, "massive_rows": False, "largest_h_median": True, "heads_with_a_sink": False,
@@ -42,6 +45,7 @@ def render(found: Atlas) -> str:
     """Return the page of an atlas as HTML."""
     table = found.table
     charts = [block for name, log in _DRAWN.items() if (block := _chart(table, name, log))]
+    families = text.count(table["family"].n_unique(), "family", "families")
     return fill(
         [
             (_Chapter("models", "Models", "The head numbers of every run."), [_listing(table)]),
@@ -52,7 +56,7 @@ def render(found: Atlas) -> str:
         title=f"{table.height:,} runs",
         facts={
             "Folder": str(found.folder),
-            "Models": f"{table['model'].n_unique():,}, {table['family'].n_unique()} families",
+            "Models": f"{table['model'].n_unique():,}, of {families}",
         },
         provenance={"Texts": ", ".join(sorted(map(text.printable, table["source"].unique().drop_nulls())))[:300]},
         alarm="Not every run is here",
@@ -79,15 +83,36 @@ def _cell(name: str, value: float | None) -> str:
     return f"{value:.1%}" if about is not None and about.how == "share" else text.number(value)
 
 
+def _name(told: str) -> str:
+    """Cut a long name in its middle: runs of one sweep differ at their ends."""
+    told = " ".join(text.printable(told).split())
+    return told if len(told) <= _LONGEST else f"{told[:16]}…{told[17 - _LONGEST :]}"
+
+
+def worded(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns that are printed, as people read them; what a run has not is empty."""
+    rows = [
+        {
+            "run": _name(row["run"]),
+            "model": _name(row["model"]),
+            "tokens": f"{row['tokens']:,} in {row['length']:,}{', BOS' if row['bos'] else ''}",
+        }
+        | {_label(name): _cell(name, row[name]) for name in _PRINTED}
+        for row in table.iter_rows(named=True)
+    ]
+    return pl.DataFrame(rows)
+
+
 def _listing(table: pl.DataFrame) -> Block:
     rows = []
     for row in table.head(_MOST).iter_rows(named=True):
         layer = row["massive_layer"]
         place = "" if layer is None else f"{layer:.0f} of {row['num_layers']} ({row['depth']:.2f})"
-        cells = [Cell(text.line(text.printable(row["run"]), 40)), Cell(text.line(text.printable(row["model"]), 40))]
-        cells += [Cell(text.number(row["num_parameters"])), Cell(place)]
+        cells = [Cell(_name(row["run"])), Cell(_name(row["model"]))]
+        seen = f"{row['tokens']:,} in {row['length']:,}{', BOS' if row['bos'] else ''}"
+        cells += [Cell(f"{row['num_parameters']:,}"), Cell(seen), Cell(place)]
         rows.append((*cells, *(Cell(_cell(name, row[name])) for name in _LISTED[1:])))
-    heads = ("run", "model", "parameters", "massive layer (depth)", *map(_label, _LISTED[1:]))
+    heads = ("run", "model", "parameters", "tokens", "massive layer (depth)", *map(_label, _LISTED[1:]))
     notes = tuple(f"{about.what}: {about.doc}." for name in _LISTED if (about := _about(name)))
     more = f" {table.height - _MOST} more are in the table that --csv writes." if table.height > _MOST else ""
     body = Listing(heads, tuple(rows), (False,) * len(heads), words=2)
@@ -102,15 +127,16 @@ def _chart(table: pl.DataFrame, name: str, log: bool) -> Block | None:
         return None
     families = shown["family"].value_counts(sort=True)["family"].to_list()
     limits = (-0.03, 1.03) if name == "depth" else extent(finite(shown[name]), log=log, zero=True)
-    shown = shown.with_columns(place=pl.col("num_parameters").cast(pl.Float64).log10())
-    sizes = extent(finite(shown["place"]))
-    label = "parameters, power of 10"
-    plot = blank(sizes, limits, x_label=label, y_label=_label(name), height=_HEIGHT, log_y=log)
+    sizes = extent(finite(shown["num_parameters"]), log=True)
+    plot = blank(
+        sizes, limits, x_label="parameters (k, m, b)", y_label=_label(name), height=_HEIGHT, log_x=True, log_y=log
+    )
+    plot.xaxis[0].formatter = NumeralTickFormatter(format="0.[0]a")  # 1.5m, 7b
     keys = []
     for place, family in enumerate(families):
         colour = SERIES[place] if place < len(SERIES) - 1 else GREY
-        data = source(shown.filter(family=family).select("place", name, "run", "model", "num_parameters"))
-        marks = plot.scatter("place", name, source=data, color=colour, size=7, fill_alpha=0.6)
+        data = source(shown.filter(family=family).select(name, "run", "model", "num_parameters"))
+        marks = plot.scatter("num_parameters", name, source=data, color=colour, size=7, fill_alpha=0.6)
         hover(plot, marks, {"run": "run", "model": "model", "parameters": "num_parameters", _label(name): name})
         if place < len(SERIES) - 1:
             keys.append(Key(text.line(text.printable(family), 30), colour, "dot"))

@@ -16,7 +16,9 @@ LAYER_LABEL = "layer (0-based)"
 FONT = "system-ui, sans-serif"
 
 
-def blank(x: Any, y: Any, *, x_label: str, y_label: str, height: int, log_y: bool = False) -> figure:
+def blank(
+    x: Any, y: Any, *, x_label: str, y_label: str, height: int, log_x: bool = False, log_y: bool = False
+) -> figure:
     """Return an empty figure, `height` pixels tall and as wide as its box; the page's script sets the text colours.
 
     `x` and `y` are the ends of an axis, or a bokeh range.
@@ -26,6 +28,7 @@ def blank(x: Any, y: Any, *, x_label: str, y_label: str, height: int, log_y: boo
         sizing_mode="stretch_width",
         x_range=Range1d(start=x[0], end=x[1]) if isinstance(x, tuple) else x,
         y_range=Range1d(start=y[0], end=y[1]) if isinstance(y, tuple) else y,
+        x_axis_type="log" if log_x else "auto",
         y_axis_type="log" if log_y else "auto",
         x_axis_label=x_label,
         y_axis_label=y_label,
