@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from monadnock.errors import MonadnockError
+from monadnock.interventions.cache import cache_of
 from monadnock.interventions.changed import check_features, check_layer
 from monadnock.models import Adapter, observe
 from monadnock.sites import Site, Stream
@@ -42,7 +43,7 @@ def set_activations(
     begun = [0]  # tokens in the cache before this pass
 
     def on_model(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         begun[0] = 0 if cache is None else int(cache.get_seq_length())
 
     def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:

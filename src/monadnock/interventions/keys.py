@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from monadnock.errors import MonadnockError
+from monadnock.interventions.cache import cache_of
 from monadnock.interventions.changed import check_layer
 from monadnock.models import Adapter
 from monadnock.models.attention import NAME, BlockMask
@@ -60,7 +61,7 @@ def _masks(adapter: Adapter, layer: int, keys: Tensor) -> Callable[[nn.Module, t
             return args, kwargs | {"attention_mask": _Masked(mask, keys)}
         states: Tensor = args[0] if args else kwargs["hidden_states"]
         size = states.shape[1]
-        cache = next((kwargs[name] for name in ("past_key_values", "layer_past") if kwargs.get(name) is not None), None)
+        cache = cache_of(kwargs)
         width, first_key = (size, 0) if cache is None else cache.get_mask_sizes(size, layer)
         begun = 0 if cache is None else cache.get_seq_length(layer)
         if mask is None:  # the fused functions know by themselves that attention is causal

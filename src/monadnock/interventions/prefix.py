@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from monadnock.errors import MonadnockError
+from monadnock.interventions.cache import cache_of
 from monadnock.models import Adapter
 
 
@@ -39,7 +40,7 @@ def prefix_tokens(adapter: Adapter, ids: Sequence[int]) -> Iterator[None]:
         if len(args) > 1 or given is None:
             raise MonadnockError("A prefix can be put in front of token ids only, given alone or by name.")
         changed = dict(kwargs)
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         if cache is None or cache.get_seq_length() == 0:
             changed["input_ids"] = torch.cat([prefix.to(given.device).expand(len(given), -1), given], dim=1)
             if isinstance(keep := kwargs.get("logits_to_keep"), Tensor):
