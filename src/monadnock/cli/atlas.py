@@ -33,4 +33,5 @@ def command(
     print_frame(worded(found.table), rows)
     models = found.table["model"].n_unique()
     print(f"{count(found.table.height, 'run')} of {count(models, 'model')}.")
+    print("depth: of the massive layer, 0 to 1; rows: massive ones; sinks: heads; 8 bits: worst error.")
     print(f"Page:   {near(page)}")

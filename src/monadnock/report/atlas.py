@@ -18,7 +18,12 @@ _VERB = "atlas"
 _HEIGHT = 300
 _MOST = 500  # rows of the page's table
 _LONGEST = 40  # characters of a name
-_PRINTED = ("depth", "massive_rows", "heads_with_a_sink", "8_bit_error_worst_matrix")
+_PRINTED = {
+    "depth": "depth",
+    "massive_rows": "rows",
+    "heads_with_a_sink": "sinks",
+    "8_bit_error_worst_matrix": "8 bits",
+}
 _LISTED = ("massive_layer", "massive_rows", "largest_h_median", "heads_with_a_sink", "offsets_of_half_a_turn_at_most",
            "8_bit_error_median_matrix", "8_bit_error_worst_matrix")  # fmt: skip
 _DRAWN = {"depth": False, "massive_rows": False, "largest_h_median": True, "heads_with_a_sink": False,
@@ -90,14 +95,14 @@ def _name(told: str) -> str:
 
 
 def worded(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns that are printed, as people read them; what a run has not is empty."""
+    """Return the columns that are printed, as people read them, narrow; what a run has not is empty."""
     rows = [
         {
             "run": _name(row["run"]),
             "model": _name(row["model"]),
             "tokens": f"{row['tokens']:,} in {row['length']:,}{', BOS' if row['bos'] else ''}",
         }
-        | {_label(name): _cell(name, row[name]) for name in _PRINTED}
+        | {head: _cell(name, row[name]) for name, head in _PRINTED.items()}
         for row in table.iter_rows(named=True)
     ]
     return pl.DataFrame(rows)
