@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 
 from monadnock import processes
 from monadnock.arguments import checked
@@ -28,7 +27,7 @@ from monadnock.preparing import bar, random_state_kept
 from monadnock.pretraining.data import Data, read_data
 from monadnock.pretraining.monitor import OutlierMonitor, begin_run, part_name
 from monadnock.pretraining.recipe import Recipe, read_recipe
-from monadnock.pretraining.training import Trained, make_model, precision, train
+from monadnock.pretraining.training import Trained, make_model, precision, train, written
 from monadnock.training.fitting import check_finite
 from monadnock.training.tokens import answer_loss
 
@@ -210,7 +209,7 @@ class _Work:
     def _keep(self, run: Run, data: Data, trained: Trained, row: dict[str, float], work: Path, folder: Path) -> None:
         """Write the model and the row that tells it."""
         adapter = trained.adapter
-        try:
+        with written("The model", folder):
             with quiet():
                 adapter.model.save_pretrained(work / "model")
                 adapter.tokenizer.save_pretrained(work / "model")
@@ -218,11 +217,6 @@ class _Work:
                 (work / "model" / "text.txt").write_text(data.text, encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             (work / "model").rename(folder)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or "there may be no space left"
-            raise MonadnockError(
-                f"The model could not be written to {folder} ({reason}); make room, and the same command goes on."
-            ) from error
         model, own = adapter.model, [p for n, p in adapter.model.named_parameters() if ".variant." in n]
         about = {"name": self.name, "architecture": self.recipe.architecture, "variant": self.variant}
         about |= {"seed": self.seed, "recipe": self.told, "data": data.label, "steps": self.recipe.steps}

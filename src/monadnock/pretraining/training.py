@@ -1,6 +1,7 @@
 """One training of a model by transformers' Trainer: from random weights to a folder with a checkpoint."""
 
 import difflib
+import errno
 import math
 import statistics
 import time
@@ -23,6 +24,7 @@ from monadnock.pretraining.recipe import Recipe
 from monadnock.training.fitting import SAVES, last_checkpoint
 
 LOGGED = 500  # rows of losses at most
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)  # by a disk
 _DATA = ("vocab_size", "n_positions", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -152,7 +154,7 @@ def train(
         trainer.callback_handler.callbacks.insert(0, clock)  # in front of the monitor, whose looks it leaves out
         trainer.remove_callback(PrinterCallback)
         last = last_checkpoint(work, ("trainer_state.json", SEEN))
-        with _told(work):
+        with written("A checkpoint", work):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # takes autocast off its forward pass
     adapter.model.eval()
@@ -163,18 +165,17 @@ def train(
 
 
 @contextmanager
-def _told(work: Path) -> Iterator[None]:
-    """Say in a sentence that a checkpoint could not be written: a full disk is torch's own error, too."""
+def written(what: str, place: Path) -> Iterator[None]:
+    """Say in a sentence that something could not be written: a full disk is an error of torch and safetensors, too."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        full = isinstance(error, OSError) or "inline_container" in str(error) or isinstance(error, SafetensorError)
-        if not full:
+        refused = isinstance(error, SafetensorError) or "inline_container" in str(error)
+        if not refused and getattr(error, "errno", None) not in _REFUSED:
             raise
         reason = getattr(error, "strerror", None) or "there may be no space left"
         raise MonadnockError(
-            f"A checkpoint could not be written to {work} ({reason}); make room, and the same command goes on from the "
-            "one before."
+            f"{what} could not be written to {place} ({reason}); make room, and the same command goes on."
         ) from error
 
 
